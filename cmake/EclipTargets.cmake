@@ -1,0 +1,39 @@
+# What every target of the project shares: warnings as errors, sanitizers, the include root.
+option(ECLIP_TESTS "Build the tests" ON)
+option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
+set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
+
+add_library(eclip_build_flags INTERFACE)
+target_include_directories(eclip_build_flags INTERFACE "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>")
+target_compile_options(eclip_build_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
+  $<$<BOOL:${ECLIP_WERROR}>:-Werror>)
+if(ECLIP_SANITIZE)
+  target_compile_options(eclip_build_flags INTERFACE
+    -fsanitize=${ECLIP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(eclip_build_flags INTERFACE -fsanitize=${ECLIP_SANITIZE})
+  if(ECLIP_SANITIZE MATCHES "thread")
+    # std::atomic_thread_fence is outside what GCC's TSan models; the code that needs one says so.
+    target_compile_options(eclip_build_flags INTERFACE -Wno-tsan)
+  endif()
+endif()
+
+# eclip_library(NAME SOURCES ... LINK ...): a static library eclip_NAME with the alias eclip::NAME.
+function(eclip_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
+  add_library(eclip_${name} STATIC ${arg_SOURCES})
+  add_library(eclip::${name} ALIAS eclip_${name})
+  target_link_libraries(eclip_${name} PUBLIC ${arg_LINK} PRIVATE eclip_build_flags)
+  target_include_directories(eclip_${name} PUBLIC "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>")
+endfunction()
+
+# eclip_program(NAME SOURCES ... LINK ... [INSTALL dir]): an executable, installed where asked.
+function(eclip_program name)
+  cmake_parse_arguments(arg "" "INSTALL" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LINK} eclip_build_flags)
+  if(arg_INSTALL)
+    install(TARGETS ${name} RUNTIME DESTINATION ${arg_INSTALL})
+  endif()
+endfunction()

@@ -1,0 +1,48 @@
+// What the device model knows of a kernel: its launch shape and its time on c compute units.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ipc/result.h"
+
+namespace eclip::model {
+
+/// Launch geometry and resources of one kernel, in the units of the HSA dispatch packet.
+struct LaunchShape {
+  std::uint32_t workgroups = 1;
+  std::uint32_t workgroup_size = 64;       ///< work items in a workgroup
+  std::uint32_t registers_per_thread = 0;  ///< 0: unknown, does not limit occupancy
+  std::uint32_t local_memory_bytes = 0;    ///< LDS (shared memory) of a workgroup
+};
+
+/// One measured point of t(c).
+struct TimePoint {
+  std::uint32_t cus;  ///< compute units that the kernel had
+  double time_us;     ///< its time on them
+};
+
+/// A kernel's measured time curve t(c) and launch shape. Immutable. t is interpolated in log-log
+/// between points, made monotone (more CUs never take longer), and extrapolated below the first
+/// point as if time x CUs were constant, above the last point as constant.
+class Kernel {
+ public:
+  /// Errc::malformed when there is no point, CU counts are not strictly ascending and positive, or
+  /// a time is not positive and finite.
+  static Result<Kernel> create(LaunchShape shape, std::span<const TimePoint> points);
+
+  [[nodiscard]] const LaunchShape& shape() const { return shape_; }
+  /// Time in microseconds on `cus` compute units, cus > 0, fractions allowed.
+  [[nodiscard]] double time_us(double cus) const;
+  /// The smallest number of CUs at which the kernel reaches 1/slowdown of its speed on `cus` CUs.
+  [[nodiscard]] double cus_for_slowdown(double cus, double slowdown) const;
+
+ private:
+  Kernel(LaunchShape shape, std::vector<TimePoint> points);
+
+  LaunchShape shape_;
+  std::vector<TimePoint> points_;  // monotone
+};
+
+}  // namespace eclip::model
