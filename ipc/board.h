@@ -1,0 +1,41 @@
+// The board: what eclipd publishes to every worker, read-only for them.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace eclip {
+
+/// Payload of RegionKind::board. Everything but the atomics is written before the region is
+/// published.
+struct Board {
+  static constexpr std::size_t max_streams = 7;  ///< the budget of CU-masked streams of a GPU
+  static constexpr std::size_t mask_words = 32;  ///< CuMask::max_size / 32
+
+  struct Stream {
+    std::uint32_t cu_count;  ///< CUs in the mask
+    std::array<std::uint32_t, mask_words> mask;
+    /// LeaseId that holds the stream, 0 when free. Writer: eclipd.
+    std::atomic<std::uint64_t> lease;
+  };
+
+  /// 1 while the forwarder sleeps and must be woken through WorkerRequest::wake. Writer: eclipd,
+  /// sequentially consistent with its last look at the rings.
+  alignas(64) std::atomic<std::uint32_t> forwarder_asleep;
+  /// Rises with every change of the pool's leases. Writer: eclipd.
+  alignas(64) std::atomic<std::uint64_t> epoch;
+  /// Device nanoseconds that pass in 2^32 host nanoseconds, measured from the GPU's own clock
+  /// counter: 2^32 on hardware, less on a GPU whose clocks are slowed. Writer: eclipd.
+  std::atomic<std::uint64_t> device_time_rate;
+  std::uint32_t gpu_node;  ///< topology node
+  std::uint32_t gpu_cu_count;
+  std::array<char, 64> gpu_name;  ///< as the topology reports it, zero-terminated
+  std::uint32_t stream_count;
+  std::array<Stream, max_streams> streams;
+};
+static_assert(offsetof(Board, epoch) == 64);
+static_assert(sizeof(Board::Stream) == 144);
+
+}  // namespace eclip

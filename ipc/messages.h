@@ -1,0 +1,223 @@
+// Control messages between eclipd and its clients: fixed-size, versioned, over a SOCK_SEQPACKET
+// socket. A client sends one request and waits for its reply (list requests: records, then `end`).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "ipc/result.h"
+
+namespace eclip {
+
+enum class MessageType : std::uint16_t {
+  // requests
+  hello = 1,
+  lease_acquire = 2,
+  lease_release = 3,
+  memory_allocate = 4,
+  memory_free = 5,
+  code_load = 6,
+  kernel_register = 7,
+  get_status = 8,
+  list_streams = 9,
+  list_clients = 10,
+  list_leases = 11,
+  // replies
+  error = 100,
+  ok = 101,  ///< payload Handle
+  welcome = 102,
+  lease_granted = 103,
+  memory_allocated = 104,
+  status = 105,
+  stream_record = 106,
+  client_record = 107,
+  lease_record = 108,
+  end = 109,
+};
+
+struct MessageHeader {
+  static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
+  static constexpr std::uint16_t protocol_major = 1;           ///< other majors are refused
+  static constexpr std::uint16_t protocol_minor = 0;
+
+  std::uint32_t magic;
+  std::uint16_t major;
+  std::uint16_t minor;
+  MessageType type;
+  std::uint16_t reserved;
+  std::uint32_t sequence;  ///< the client's choice; the reply repeats it
+};
+
+inline constexpr std::size_t message_bytes = 256;
+inline constexpr std::size_t message_payload_bytes = message_bytes - sizeof(MessageHeader);
+
+/// One message, exactly as it travels.
+struct Message {
+  MessageHeader header;
+  std::array<std::byte, message_payload_bytes> payload;
+};
+static_assert(sizeof(Message) == message_bytes);
+
+/// Text of bounded length; always zero-terminated after assign().
+template <std::size_t N>
+struct Text {
+  std::array<char, N> chars;
+  void assign(std::string_view text) {
+    chars.fill('\0');
+    std::memcpy(chars.data(), text.data(), std::min(text.size(), N - 1));
+  }
+  /// What stands before the first zero, at most N characters.
+  [[nodiscard]] std::string str() const { return {chars.data(), ::strnlen(chars.data(), N)}; }
+};
+
+// Payloads. All little endian, standard layout, fixed width; the sizes are part of the protocol and
+// restated in tests/unit/ipc_test.cpp.
+
+/// hello. Reply: welcome, with the fds of the board, the worker state and the worker request
+/// regions.
+struct Hello {
+  Text<64> worker_name;  ///< what the client calls itself; shown, not trusted
+};
+struct Welcome {
+  std::uint64_t worker;  ///< WorkerId
+  std::uint64_t epoch;   ///< of the eclipd
+};
+
+/// lease_acquire. Reply: lease_granted with the fd of the lease ring, or error (Errc::no_stream).
+struct LeaseAcquire {
+  static constexpr std::uint32_t any_stream = 0xffffffff;
+  std::uint32_t stream;    ///< StreamId, or any_stream: the daemon chooses by cu_count
+  std::uint32_t cu_count;  ///< CUs wanted; the smallest free stream with at least as many
+};
+struct LeaseGranted {
+  std::uint64_t lease;     ///< LeaseId
+  std::uint32_t stream;    ///< StreamId
+  std::uint32_t cu_count;  ///< CUs of its mask
+};
+
+/// lease_release, memory_free: the handle; code_load: bytes and a memfd with the image. Reply: ok.
+struct Handle {
+  std::uint64_t value;
+};
+
+/// memory_allocate. Reply: memory_allocated, with a memfd unless device_local.
+struct MemoryAllocate {
+  static constexpr std::uint32_t flag_device_local = 1;  ///< VRAM, no host mapping
+  std::uint64_t bytes;
+  std::uint32_t flags;
+  std::uint32_t reserved;
+};
+struct MemoryAllocated {
+  std::uint64_t gpu_address;
+  std::uint64_t bytes;   ///< rounded up to pages
+  std::uint32_t memory;  ///< handle
+  std::uint32_t reserved;
+};
+
+/// kernel_register. Reply: ok with the kernel handle.
+struct KernelRegister {
+  std::uint32_t code;           ///< handle from code_load
+  std::uint32_t kernarg_bytes;  ///< size of the kernel's argument segment
+  std::uint64_t offset;         ///< of the kernel object in the image, 64-byte aligned
+};
+
+struct ErrorReply {
+  std::int32_t code;  ///< an Errc
+  Text<224> text;
+};
+
+struct StatusReply {
+  Text<32> version;
+  Text<64> gpu_name;
+  std::uint32_t pid;
+  std::uint32_t gpu_node;
+  std::uint32_t gpu_cu_count;
+  std::uint32_t stream_count;
+  std::uint32_t streams_leased;
+  std::uint32_t stream_budget;
+  std::uint32_t workers;
+  std::uint32_t reserved;
+  std::uint64_t uptime_ms;  ///< host time
+  std::uint64_t packets_forwarded;
+  std::uint64_t workers_cut_off;
+  std::uint64_t queue_ioctls_since_ready;  ///< queue and CU-mask ioctls by eclipd after its start
+  std::uint64_t energy_uj;                 ///< device energy since the driver's counter began
+  std::uint32_t power_mw;                  ///< device power now
+  std::uint32_t has_power;                 ///< 1: the two fields above were read from hwmon
+  std::uint64_t device_time_rate;          ///< Board::device_time_rate
+};
+
+struct StreamRecord {
+  std::uint32_t stream;
+  std::uint32_t cu_count;
+  std::uint64_t lease;     ///< 0: free
+  std::uint64_t packets;   ///< forwarded since start
+  std::uint32_t draining;  ///< 1: its last holder is gone, its packets still run
+  std::uint32_t queue_id;  ///< the KFD's queue id
+  Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer
+};
+
+struct ClientRecord {
+  std::uint64_t worker;
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint32_t leases;
+  std::uint32_t kernels;
+  std::uint32_t memory_objects;
+  std::uint32_t fault;  ///< Errc; 0: none
+  std::uint64_t memory_bytes;
+  std::uint64_t packets;
+  std::uint64_t connected_ms;
+  Text<64> name;
+  Text<32> command;  ///< /proc/PID/comm
+};
+
+struct LeaseRecord {
+  std::uint64_t lease;
+  std::uint64_t worker;
+  std::uint32_t stream;
+  std::uint32_t cu_count;
+  std::uint32_t pid;
+  std::uint32_t reserved;
+  std::uint64_t packets;
+  std::uint64_t held_ms;
+};
+
+/// A message of the given type and payload.
+template <class Payload>
+Message make_message(MessageType type, std::uint32_t sequence, const Payload& payload) {
+  static_assert(std::is_trivially_copyable_v<Payload> && sizeof(Payload) <= message_payload_bytes);
+  Message message{};
+  message.header = {.magic = MessageHeader::expected_magic,
+                    .major = MessageHeader::protocol_major,
+                    .minor = MessageHeader::protocol_minor,
+                    .type = type,
+                    .reserved = 0,
+                    .sequence = sequence};
+  std::memcpy(message.payload.data(), &payload, sizeof payload);
+  return message;
+}
+
+/// The payload of a message whose header has been checked.
+template <class Payload>
+Payload payload_of(const Message& message) {
+  static_assert(std::is_trivially_copyable_v<Payload> && sizeof(Payload) <= message_payload_bytes);
+  Payload payload;
+  std::memcpy(&payload, message.payload.data(), sizeof payload);
+  return payload;
+}
+
+/// Checks magic and version. Errc::malformed, Errc::version_mismatch with both versions.
+Result<void> check_header(const MessageHeader& header);
+
+/// The Error that an error reply carries.
+Error error_of(const Message& message);
+/// An error reply for `error`; text that does not fit is cut.
+Message make_error(std::uint32_t sequence, const Error& error);
+
+}  // namespace eclip
