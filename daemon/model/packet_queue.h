@@ -1,0 +1,65 @@
+// A queue as its packet processor sees it: packets in order, and what holds the first one back.
+#pragma once
+
+#include <deque>
+#include <optional>
+
+#include "daemon/model/cu_groups.h"
+#include "daemon/model/device.h"
+
+namespace eclip::model {
+
+/// What the packet processor needs to know besides the queue and the time.
+struct PacketTiming {
+  DeviceTime launch_gap;  ///< after a kernel, before the next that depends on it by barrier bit
+  DeviceTime barrier;     ///< processing of a barrier packet once its dependencies hold
+};
+
+/// One queue's packets and the state of the first. Pure bookkeeping: running kernels are
+/// ComputeUnits', callbacks are the Device's.
+class PacketQueue {
+ public:
+  enum class Step {
+    stay,              ///< nothing happens until ready_at(), a completion or a signal
+    barrier_started,   ///< the first packet, a barrier packet, begins to be processed
+    barrier_progress,  ///< its dependencies hold: ready_at() says when it is complete
+    barrier_complete,  ///< take() it
+    launch,            ///< the first packet is a dispatch that may go to the CUs: take() it
+  };
+
+  explicit PacketQueue(CuGroups::MaskSlot queue_mask) : mask(queue_mask) {}
+
+  void append(Packet packet) { packets_.push_back(std::move(packet)); }
+  [[nodiscard]] bool empty() const { return packets_.empty(); }
+  [[nodiscard]] const Packet& first() const { return packets_.front(); }
+  /// When the first packet began to be processed; for barrier packets.
+  [[nodiscard]] DeviceTime first_started() const { return first_started_; }
+
+  /// Looks at the first packet and says what the caller has to do now.
+  Step step(DeviceTime now, const PacketTiming& timing, Host& host);
+  /// Removes the first packet.
+  Packet take();
+  /// When the first packet goes on by itself; nullopt when it waits for something else.
+  [[nodiscard]] std::optional<DeviceTime> ready_at() const { return ready_at_; }
+
+  void kernel_launched();
+  void kernel_started() { starting_ = false; }
+  void kernel_completed(DeviceTime at, const PacketTiming& timing);
+
+  CuGroups::MaskSlot mask;
+
+ private:
+  bool dependencies_hold(Host& host);
+
+  std::deque<Packet> packets_;
+  std::optional<DeviceTime> ready_at_;
+  std::optional<DeviceTime> gap_until_;  // after the last kernel, for the next dependent dispatch
+  DeviceTime first_started_{};
+  DeviceTime first_done_{};  // of a barrier packet whose dependencies hold
+  std::uint32_t in_flight_ = 0;
+  bool starting_ = false;       // the last dispatch has no CUs yet
+  bool barrier_seen_ = false;   // the first packet is a barrier packet in processing
+  bool barrier_holds_ = false;  // its dependencies hold
+};
+
+}  // namespace eclip::model

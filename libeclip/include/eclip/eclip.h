@@ -1,0 +1,214 @@
+/* libeclip: lease CU-masked streams of an AMD GPU from eclipd and dispatch kernels on them.
+ *
+ * C99 and C++. Functions that can fail return 0 or -errno; what went wrong, in words, is at
+ * eclip_last_error(). None aborts, throws, or blocks longer than the timeout that it is given.
+ *
+ * Without eclipd, eclip_connect() returns -ENOTCONN and says so once; the program then runs as it
+ * would without ECLIP.
+ *
+ * Threads: an eclip_context may be used by many threads, an eclip_lease by one at a time. After
+ * fork() the child must not use its parent's contexts; it makes its own.
+ */
+#ifndef ECLIP_ECLIP_H
+#define ECLIP_ECLIP_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define ECLIP_API __attribute__((visibility("default")))
+#else
+#define ECLIP_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A connection to eclipd and all that it holds. */
+typedef struct eclip_context eclip_context;
+/* The exclusive use of one stream: a CU-masked hardware queue of eclipd's pool. */
+typedef struct eclip_lease eclip_lease;
+
+/* The library's version, "MAJOR.MINOR.PATCH". */
+ECLIP_API const char* eclip_version(void);
+
+/* What the calling thread's last failed call reported, in words; "" if none has failed. Valid until
+ * the thread's next call. */
+ECLIP_API const char* eclip_last_error(void);
+
+/* --- connection ------------------------------------------------------------------------------- */
+
+struct eclip_connect_options {
+  uint32_t struct_size;     /* sizeof(struct eclip_connect_options) */
+  uint32_t timeout_ms;      /* for connecting and for each later request; 0: 1000 */
+  const char* socket_path;  /* NULL: $ECLIP_SOCKET, else /run/eclip/eclipd.sock */
+  const char* worker_name;  /* shown by eclipctl; NULL: the program's name */
+  /* Receives the library's rare one-line messages; NULL: standard error. */
+  void (*log)(void* user, const char* line);
+  void* log_user;
+};
+
+/* Connects to eclipd. `options` may be NULL.
+ *   -ENOTCONN  eclipd is not running; said once per process through `log`
+ *   -EACCES    the user may not connect
+ *   -EPROTO    eclipd speaks another protocol or layout version
+ *   -ETIMEDOUT eclipd does not answer
+ */
+ECLIP_API int eclip_connect(const struct eclip_connect_options* options, eclip_context** context);
+
+/* Releases everything the context holds, leases too, and frees it. NULL is allowed. */
+ECLIP_API void eclip_disconnect(eclip_context* context);
+
+struct eclip_gpu {
+  uint32_t struct_size; /* set by the caller */
+  uint32_t cu_count;
+  char name[64]; /* as the driver's topology reports it */
+  uint32_t stream_count;
+  uint32_t reserved;
+  /* Device nanoseconds that pass in a host nanosecond, by the GPU's own clock: 1 on hardware. */
+  double device_time_rate;
+};
+
+/* Describes the GPU whose streams eclipd leases. */
+ECLIP_API int eclip_gpu_describe(eclip_context* context, struct eclip_gpu* gpu);
+
+/* --- leases ----------------------------------------------------------------------------------- */
+
+#define ECLIP_ANY_STREAM UINT32_MAX
+
+struct eclip_lease_request {
+  uint32_t struct_size;
+  uint32_t stream;   /* of the pool, or ECLIP_ANY_STREAM */
+  uint32_t cu_count; /* with ECLIP_ANY_STREAM: the smallest free stream with at least as many CUs */
+};
+
+/* Acquires a stream.
+ *   -EBUSY     no stream that fits is free
+ *   -EINVAL    no such stream, or more CUs than the pool's largest stream has
+ *   -ECONNRESET eclipd is gone
+ */
+ECLIP_API int eclip_lease_acquire(eclip_context* context, const struct eclip_lease_request* request,
+                                  eclip_lease** lease);
+
+/* Gives the stream back. Packets already submitted still run. NULL is allowed. */
+ECLIP_API void eclip_lease_release(eclip_lease* lease);
+
+struct eclip_lease_state {
+  uint32_t struct_size; /* set by the caller */
+  uint32_t stream;
+  uint32_t cu_count;
+  uint32_t reserved;
+  uint64_t id;
+  uint64_t packets_submitted;
+};
+
+ECLIP_API int eclip_lease_describe(eclip_lease* lease, struct eclip_lease_state* state);
+
+/* --- memory, code, kernels -------------------------------------------------------------------- */
+
+/* Device-local memory (VRAM); the host cannot read or write it. */
+#define ECLIP_MEMORY_DEVICE_LOCAL 1u
+
+struct eclip_memory {
+  uint32_t struct_size; /* set by the caller */
+  uint32_t handle;
+  uint64_t gpu_address;
+  uint64_t bytes; /* rounded up to pages */
+  void* host;     /* NULL for device-local memory */
+};
+
+/* Allocates memory that kernels can read and write, `bytes` > 0, zeroed unless device-local.
+ *   -ENOMEM the device is full; -EDQUOT the worker's quota is used up */
+ECLIP_API int eclip_memory_allocate(eclip_context* context, uint64_t bytes, uint32_t flags,
+                                    struct eclip_memory* memory);
+
+/* Frees it. No submitted packet may still use it. */
+ECLIP_API int eclip_memory_free(eclip_context* context, const struct eclip_memory* memory);
+
+/* Copies a position-independent code image into GPU memory that no worker can write.
+ * `code` becomes its handle; it lives as long as the context. */
+ECLIP_API int eclip_code_load(eclip_context* context, const void* image, uint64_t bytes,
+                              uint32_t* code);
+
+/* Makes the kernel object (64-byte AMDHSA kernel descriptor) at `offset` of the image, a multiple of
+ * 64, known as a kernel with `kernarg_bytes` of arguments. */
+ECLIP_API int eclip_kernel_register(eclip_context* context, uint32_t code, uint64_t offset,
+                                    uint32_t kernarg_bytes, uint32_t* kernel);
+
+/* --- signals and packets ---------------------------------------------------------------------- */
+
+/* One use of a signal by one packet; generation 0 means none. */
+struct eclip_token {
+  uint32_t signal;
+  uint32_t generation;
+};
+
+/* Reserves a signal. -ENOSPC when all 1024 are taken. */
+ECLIP_API int eclip_signal_create(eclip_context* context, uint32_t* signal);
+ECLIP_API int eclip_signal_destroy(eclip_context* context, uint32_t signal);
+
+/* The packet waits until all earlier packets of the lease have completed. */
+#define ECLIP_PACKET_BARRIER 1u
+/* `signal` is the packet's completion signal; its use is returned as a token. */
+#define ECLIP_PACKET_SIGNAL 2u
+
+struct eclip_dispatch {
+  uint32_t struct_size;
+  uint32_t flags;  /* ECLIP_PACKET_... */
+  uint32_t kernel; /* from eclip_kernel_register */
+  uint32_t signal;
+  uint32_t grid_size[3];      /* work items, each > 0 */
+  uint16_t workgroup_size[3]; /* work items, each > 0, product at most 1024 */
+  uint16_t reserved;
+  uint32_t group_segment_bytes; /* LDS of a workgroup */
+  uint32_t kernarg_memory;      /* handle of memory that holds the arguments; 0: none */
+  uint64_t kernarg_offset;      /* in it, a multiple of 16 */
+};
+
+/* Submits a kernel: a few stores to shared memory, no system call while the daemon is awake.
+ * `token` may be NULL.
+ *   -EAGAIN     the lease's ring is full: nothing was submitted; wait for a token and retry
+ *   -EBUSY      the completion signal's last use has not completed: nothing was submitted
+ *   -EINVAL     a field's value is not allowed
+ *   -EPROTO     eclipd has cut this worker off for a bad packet; eclip_last_error() says which
+ *   -ECONNRESET eclipd is gone
+ */
+ECLIP_API int eclip_submit_dispatch(eclip_lease* lease, const struct eclip_dispatch* dispatch,
+                                    struct eclip_token* token);
+
+#define ECLIP_BARRIER_AND 0u
+#define ECLIP_BARRIER_OR 1u
+
+struct eclip_barrier {
+  uint32_t struct_size;
+  uint32_t flags; /* ECLIP_PACKET_... */
+  uint32_t kind;  /* ECLIP_BARRIER_AND, ECLIP_BARRIER_OR */
+  uint32_t signal;
+  uint32_t dependency_count; /* at most 5 */
+  uint32_t reserved;
+  struct eclip_token dependencies[5]; /* of packets already submitted by this context */
+};
+
+/* Submits a barrier: with ECLIP_PACKET_BARRIER set on the packets after it, they wait until all
+ * (AND) or one (OR) of the dependencies have completed. Returns as eclip_submit_dispatch. */
+ECLIP_API int eclip_submit_barrier(eclip_lease* lease, const struct eclip_barrier* barrier,
+                                   struct eclip_token* token);
+
+/* 1 when the packet of `token` has completed, else 0. Two loads; never a system call. */
+ECLIP_API int eclip_is_complete(eclip_context* context, struct eclip_token token);
+
+/* Waits until the packet of `token` has completed; timeout_ns in host time. Spins briefly, then
+ * sleeps.
+ *   -ETIMEDOUT, -EPROTO (cut off, the packet will not complete), -ECONNRESET (eclipd is gone)
+ */
+ECLIP_API int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns);
+
+/* Start and end of the completed packet on the GPU's clock, in device nanoseconds from an arbitrary
+ * zero point; -EAGAIN while it has not completed or its signal has been used again. */
+ECLIP_API int eclip_token_times(eclip_context* context, struct eclip_token token, uint64_t* start_ns,
+                                uint64_t* end_ns);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* ECLIP_ECLIP_H */
