@@ -9,7 +9,8 @@ find_package(CLI11 REQUIRED)
 find_package(Boost 1.74 REQUIRED)  # Boost.Interprocess, headers only
 pkg_check_modules(TOMLPLUSPLUS REQUIRED IMPORTED_TARGET tomlplusplus)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
-pkg_check_modules(HSAKMT REQUIRED IMPORTED_TARGET libhsakmt)
+# Not by pkg-config: Debian's libhsakmt.pc names an include directory that does not exist.
+find_package(hsakmt REQUIRED CONFIG)
 pkg_check_modules(DRM_AMDGPU REQUIRED IMPORTED_TARGET libdrm_amdgpu)
 if(ECLIP_TESTS)
   find_package(GTest REQUIRED)

@@ -1,0 +1,205 @@
+#include "daemon/config.h"
+
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
+
+#include <toml++/toml.h>
+
+#include "daemon/topology.h"
+#include "ipc/board.h"
+
+namespace eclip::daemon {
+namespace {
+
+/// Takes keys out of a TOML table one by one, remembering the first error and which keys are known.
+class TableReader {
+ public:
+  TableReader(const toml::table& root, std::string name, std::string source)
+      : name_(std::move(name)), source_(std::move(source)) {
+    const toml::node* node = root.get(name_);
+    if (node == nullptr) return;
+    table_ = node->as_table();
+    if (table_ == nullptr) set_error(*node, "[" + name_ + "] must be a table");
+  }
+
+  void read(std::string_view key, std::string& value, std::initializer_list<const char*> allowed) {
+    const toml::node* node = take(key);
+    if (node == nullptr) return;
+    const auto text = node->value<std::string>();
+    if (!text) return set_error(*node, path(key) + " must be a string");
+    if (allowed.size() > 0 && std::find(allowed.begin(), allowed.end(), *text) == allowed.end()) {
+      std::string list;
+      for (const char* each : allowed) list += (list.empty() ? "" : ", ") + std::string(each);
+      return set_error(*node, path(key) + " = \"" + *text + "\" is not one of: " + list);
+    }
+    value = *text;
+  }
+
+  void read(std::string_view key, std::int64_t minimum, std::int64_t maximum, auto&& set) {
+    const toml::node* node = take(key);
+    if (node == nullptr) return;
+    const auto number = node->value_exact<std::int64_t>();
+    if (!number || *number < minimum || *number > maximum)
+      return set_error(*node, path(key) + " must be an integer from " + std::to_string(minimum) +
+                                  " to " + std::to_string(maximum));
+    set(*number);
+  }
+
+  void read(std::string_view key, std::vector<std::string>& value) {
+    const toml::node* node = take(key);
+    if (node == nullptr) return;
+    const auto* array = node->as_array();
+    if (array == nullptr) return set_error(*node, path(key) + " must be an array of strings");
+    value.clear();
+    for (const auto& element : *array) {
+      const auto text = element.value<std::string>();
+      if (!text) return set_error(element, path(key) + " must be an array of strings");
+      value.push_back(*text);
+    }
+    if (value.empty()) set_error(*node, path(key) + " is empty; leave it out for the default pool");
+  }
+
+  /// The first error, which may be a key that nobody asked for.
+  Result<void> finish() {
+    if (table_ != nullptr) {
+      for (const auto& [key, node] : *table_) {
+        if (known_.contains(std::string(key.str()))) continue;
+        std::string list;
+        for (const auto& each : known_) list += (list.empty() ? "" : ", ") + each;
+        set_error(node, "unknown key " + path(key.str()) + "; [" + name_ + "] has: " + list);
+      }
+    }
+    if (error_.empty()) return {};
+    return fail(Errc::invalid_argument, error_);
+  }
+
+ private:
+  [[nodiscard]] std::string path(std::string_view key) const {
+    return name_ + "." + std::string(key);
+  }
+  const toml::node* take(std::string_view key) {
+    known_.emplace(key);
+    return table_ == nullptr ? nullptr : table_->get(key);
+  }
+  void set_error(const toml::node& node, const std::string& text) {
+    if (error_.empty())
+      error_ = source_ + ":" + std::to_string(node.source().begin.line) + ": " + text;
+  }
+
+  std::string name_;
+  std::string source_;
+  const toml::table* table_ = nullptr;
+  std::set<std::string> known_;
+  std::string error_;
+};
+
+Result<void> check_stream_syntax(const Config& config, const std::string& source) {
+  if (config.pool.streams.size() > Board::max_streams)
+    return fail(Errc::budget_exceeded,
+                source + ": pool.streams lists " + std::to_string(config.pool.streams.size()) +
+                    " CU-masked streams; the budget of a GPU is " +
+                    std::to_string(Board::max_streams) + ": remove " +
+                    std::to_string(config.pool.streams.size() - Board::max_streams));
+  for (std::size_t i = 0; i < config.pool.streams.size(); ++i) {
+    if (auto entries = parse_hsa_cu_mask(config.pool.streams[i]);
+        !entries || entries->size() != 1 || entries->front().gpus != std::vector<std::uint32_t>{0})
+      return fail(Errc::invalid_argument,
+                  source + ": pool.streams[" + std::to_string(i) + "] = \"" +
+                      config.pool.streams[i] + "\": " +
+                      (entries ? "exactly one CU set for GPU 0 is expected, as in \"0:0-14\""
+                               : entries.error().message()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& source) {
+  toml::table root;
+  try {
+    root = toml::parse(text, source);
+  } catch (const toml::parse_error& error) {
+    return fail(Errc::malformed, source + ":" + std::to_string(error.source().begin.line) + ": " +
+                                     std::string(error.description()));
+  }
+  Config config;
+  std::string layout;
+  std::string socket = config.daemon.socket.string();
+
+  TableReader daemon(root, "daemon", source);
+  daemon.read("socket", socket, {});
+  daemon.read("socket_group", config.daemon.socket_group, {});
+  daemon.read("log_level", config.daemon.log_level,
+              {"trace", "debug", "info", "warning", "error", "critical"});
+  TableReader gpu(root, "gpu", source);
+  gpu.read("node", 0, 255, [&](auto n) { config.gpu.node = static_cast<std::uint32_t>(n); });
+  TableReader pool(root, "pool", source);
+  pool.read("layout", layout, {"tree"});
+  pool.read("streams", config.pool.streams);
+  TableReader workers(root, "workers", source);
+  workers.read("max_workers", 1, 120,
+               [&](auto n) { config.workers.max_workers = static_cast<std::uint32_t>(n); });
+  workers.read("max_memory_mib", 1, 1 << 24, [&](auto n) {
+    config.workers.max_memory_bytes = static_cast<std::uint64_t>(n) << 20;
+  });
+  workers.read("max_memory_objects", 1, 65536,
+               [&](auto n) { config.workers.max_memory_objects = static_cast<std::uint32_t>(n); });
+  workers.read("max_kernels", 1, 1 << 20,
+               [&](auto n) { config.workers.max_kernels = static_cast<std::uint32_t>(n); });
+  TableReader forwarder(root, "forwarder", source);
+  forwarder.read("spin_us", 0, 1'000'000,
+                 [&](auto n) { config.forwarder.spin = std::chrono::microseconds(n); });
+  forwarder.read("nap_us", 1, 1'000'000,
+                 [&](auto n) { config.forwarder.nap = std::chrono::microseconds(n); });
+
+  for (auto* table : {&daemon, &gpu, &pool, &workers, &forwarder})
+    if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());
+  constexpr std::array known_tables{"daemon", "gpu", "pool", "workers", "forwarder"};
+  for (const auto& [key, node] : root) {
+    if (std::find(known_tables.begin(), known_tables.end(), key.str()) == known_tables.end())
+      return fail(Errc::invalid_argument,
+                  source + ":" + std::to_string(node.source().begin.line) +
+                      ": unknown table or key '" + std::string(key.str()) +
+                      "'; there are: [daemon], [gpu], [pool], [workers], [forwarder]");
+  }
+  if (!layout.empty() && !config.pool.streams.empty())
+    return fail(Errc::invalid_argument,
+                source + ": pool.layout and pool.streams exclude each other; keep one");
+  if (socket.empty() || socket.front() != '/')
+    return fail(Errc::invalid_argument, source + ": daemon.socket must be an absolute path");
+  config.daemon.socket = socket;
+  if (auto checked = check_stream_syntax(config, source); !checked)
+    return tl::unexpected(checked.error());
+  return config;
+}
+
+Result<Config> load_config(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  if (!stream) return fail_errno(errno, "open the configuration " + file.string());
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return parse_config(text.str(), file.string());
+}
+
+Result<std::vector<CuMask>> pool_masks(const Config& config, const GpuTopology& gpu) {
+  if (config.pool.streams.empty()) return binary_tree_masks(gpu);
+  std::vector<CuMask> masks;
+  for (std::size_t i = 0; i < config.pool.streams.size(); ++i) {
+    const std::string where =
+        "pool.streams[" + std::to_string(i) + "] = \"" + config.pool.streams[i] + "\"";
+    const auto entries = parse_hsa_cu_mask(config.pool.streams[i]);
+    if (!entries) return fail(entries.error(), where);
+    auto mask = CuMask::parse(entries->front().cu_list, gpu.cu_count);
+    if (!mask) return fail(mask.error(), where);
+    if (mask->empty())
+      return fail(Errc::invalid_argument,
+                  where + " has no CU: a queue on it would hang; name at least one");
+    masks.push_back(std::move(*mask));
+  }
+  return masks;
+}
+
+}  // namespace eclip::daemon

@@ -1,0 +1,57 @@
+// eclipd's configuration file (TOML), parsed whole into this struct or refused.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ipc/control_socket.h"
+#include "ipc/cu_mask.h"
+#include "ipc/result.h"
+
+namespace eclip::daemon {
+
+struct GpuTopology;
+
+/// Defaults are those of an absent key. packaging/eclipd.toml documents each key.
+struct Config {
+  struct {
+    std::filesystem::path socket = default_socket_path;
+    std::string socket_group;  ///< empty: the daemon's own group
+    std::string log_level = "info";
+  } daemon;
+  struct {
+    std::optional<std::uint32_t> node;  ///< topology node; none: the first GPU
+  } gpu;
+  struct {
+    /// CU_Sets in the HSA_CU_MASK grammar; empty: the binary tree 1 + 2 + 4.
+    std::vector<std::string> streams;
+  } pool;
+  struct {
+    std::uint32_t max_workers = 64;
+    std::uint64_t max_memory_bytes = std::uint64_t{4096} << 20;  ///< of one worker
+    std::uint32_t max_memory_objects = 256;                      ///< of one worker
+    std::uint32_t max_kernels = 16384;                           ///< of one worker
+  } workers;
+  struct {
+    std::chrono::microseconds spin{20};  ///< after the last packet, before it naps or sleeps
+    std::chrono::microseconds nap{50};   ///< between looks while packets run
+  } forwarder;
+};
+
+/// Parses and validates all that can be without a GPU. Errors name the source, line, key and
+/// remedy; unknown keys are errors.
+Result<Config> parse_config(std::string_view text, const std::string& source);
+
+/// parse_config of a file's content. Errors: the system's, and as above.
+Result<Config> load_config(const std::filesystem::path& file);
+
+/// The masks of the configured pool on a GPU. Errc::invalid_argument (a mask outside the GPU, an
+/// empty one), Errc::budget_exceeded (more streams than the budget), Errc::unsupported.
+Result<std::vector<CuMask>> pool_masks(const Config& config, const GpuTopology& gpu);
+
+}  // namespace eclip::daemon

@@ -1,0 +1,260 @@
+#include "daemon/control_server.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+namespace eclip::daemon {
+namespace {
+
+// epoll tags: these, or a connection's id with its low bit telling socket from pidfd.
+constexpr std::uint64_t tag_listen = 0;
+constexpr std::uint64_t tag_signal = 1;
+constexpr std::uint64_t tag_service = 2;
+constexpr std::uint64_t first_connection = 16;
+
+std::uint64_t socket_tag(std::uint64_t id) {
+  return (first_connection + id) << 1;
+}
+std::uint64_t pidfd_tag(std::uint64_t id) {
+  return socket_tag(id) | 1;
+}
+
+Message ok(std::uint32_t sequence, std::uint64_t handle) {
+  return make_message(MessageType::ok, sequence, Handle{handle});
+}
+
+}  // namespace
+
+ControlServer::ControlServer(Service& service, ListeningSocket socket, int signal_fd)
+    : service_(service),
+      socket_(std::move(socket)),
+      signal_fd_(signal_fd),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
+
+ControlServer::~ControlServer() = default;
+
+Result<void> ControlServer::watch(int fd, std::uint64_t tag, std::uint32_t events) const {
+  epoll_event event{.events = events, .data = {.u64 = tag}};
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return fail_errno(errno, "watch a descriptor");
+  return {};
+}
+
+Result<void> ControlServer::run() {
+  for (const auto& [fd, tag] :
+       {std::pair{socket_.fd(), tag_listen}, std::pair{signal_fd_, tag_signal},
+        std::pair{service_.wake_fd(), tag_service}})
+    if (auto watched = watch(fd, tag, EPOLLIN); !watched) return watched;
+  while (true) {
+    std::array<epoll_event, 64> events;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+    if (count < 0 && errno != EINTR) return fail_errno(errno, "wait for clients");
+    for (int i = 0; i < count; ++i) {
+      const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
+      if (tag == tag_listen) {
+        accept_clients();
+      } else if (tag == tag_service) {
+        service_.run_posted();
+      } else if (tag == tag_signal) {
+        signalfd_siginfo signal{};
+        if (::read(signal_fd_, &signal, sizeof signal) == sizeof signal) {
+          spdlog::info("stopping on signal {}", signal.ssi_signo);
+          return {};
+        }
+      } else {
+        const std::uint64_t id = (tag >> 1) - first_connection;
+        if (!connections_.contains(id)) continue;  // dropped by an event before this one
+        if ((tag & 1) != 0)
+          drop(id, "its process died");
+        else
+          serve(id, events[static_cast<std::size_t>(i)].events);
+      }
+    }
+  }
+}
+
+void ControlServer::accept_clients() {
+  while (true) {
+    UniqueFd socket(::accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket) {
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+        spdlog::error("accept a client: {}", std::generic_category().message(errno));
+      return;
+    }
+    auto peer = identify_peer(socket.get());
+    if (!peer) {
+      spdlog::debug("{}", peer.error().message());
+      continue;
+    }
+    const std::uint64_t id = ++last_connection_;
+    auto& connection =
+        connections_.emplace(id, Connection{.socket = std::move(socket), .peer = std::move(*peer)})
+            .first->second;
+    auto watched = watch(connection.socket.get(), socket_tag(id), EPOLLIN);
+    if (watched) watched = watch(connection.peer.pidfd.get(), pidfd_tag(id), EPOLLIN);
+    if (!watched) {
+      spdlog::error("{}", watched.error().message());
+      drop(id, "it cannot be watched");
+    }
+  }
+}
+
+void ControlServer::drop(std::uint64_t id, const char* why) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  spdlog::debug("connection of pid {} closed: {}", found->second.peer.pid, why);
+  const auto worker = found->second.worker;
+  connections_.erase(found);
+  if (worker) service_.remove_worker(*worker);
+}
+
+void ControlServer::serve(std::uint64_t id, std::uint32_t events) {
+  Connection& connection = connections_.at(id);
+  if ((events & EPOLLOUT) != 0) return flush(id, connection);
+  if (connection.awaits_reply && (events & EPOLLHUP) == 0) return;
+  auto request = receive_message(connection.socket.get());
+  if (!request) {
+    if (request.error().code == Errc::malformed)
+      spdlog::warn("client pid {} dropped: {}", connection.peer.pid, request.error().message());
+    return drop(id, "closed by the client");
+  }
+  if (!*request) return;
+  const std::uint32_t sequence = (*request)->message.header.sequence;
+  Result<std::optional<Reply>> reply{};
+  if (auto checked = check_header((*request)->message.header); !checked)
+    reply = tl::unexpected(checked.error());
+  else
+    reply = carry_out(id, connection, **request);
+  if (!reply) {
+    spdlog::debug("request of pid {} refused: {}", connection.peer.pid, reply.error().message());
+    reply = Reply{.message = make_error(sequence, reply.error()), .fds = {}, .owned = {}};
+  }
+  if (*reply) {
+    if (auto sent = send_message(connection.socket.get(), (*reply)->message, (*reply)->fds); !sent)
+      return drop(id, "it does not read its replies");
+  } else if (!connection.outgoing.empty()) {
+    flush(id, connection);
+  }
+}
+
+void ControlServer::flush(std::uint64_t id, Connection& connection) {
+  while (!connection.outgoing.empty()) {
+    const auto sent = send_message(connection.socket.get(), connection.outgoing.front());
+    if (!sent && sent.error().code == Errc::again) break;
+    if (!sent) return drop(id, "closed by the client");
+    connection.outgoing.pop_front();
+  }
+  // While records wait for room, no further request is read: the queue cannot grow without limit.
+  epoll_event event{
+      .events = connection.outgoing.empty() ? std::uint32_t{EPOLLIN} : std::uint32_t{EPOLLOUT},
+      .data = {.u64 = socket_tag(id)}};
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket.get(), &event);
+}
+
+template <class Record>
+void ControlServer::answer_list(Connection& connection, std::uint32_t sequence, MessageType type,
+                                const std::vector<Record>& records) {
+  for (const auto& record : records)
+    connection.outgoing.push_back(make_message(type, sequence, record));
+  connection.outgoing.push_back(make_message(MessageType::end, sequence, Handle{records.size()}));
+}
+
+Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
+    std::uint64_t id, Connection& connection, const ReceivedMessage& request) {
+  const Message& message = request.message;
+  const std::uint32_t sequence = message.header.sequence;
+  const WorkerId worker = connection.worker.value_or(WorkerId{0});
+  const auto reply = [](Message answer, std::vector<int> fds = {}, UniqueFd owned = {}) {
+    return std::optional(
+        Reply{.message = answer, .fds = std::move(fds), .owned = std::move(owned)});
+  };
+  switch (message.header.type) {
+    case MessageType::hello: {
+      if (connection.worker)
+        return fail(Errc::invalid_argument, "this connection has said hello already");
+      auto added =
+          service_.add_worker(connection.peer, payload_of<Hello>(message).worker_name.str());
+      if (!added) return tl::unexpected(added.error());
+      connection.worker = added->id;
+      return reply(make_message(MessageType::welcome, sequence,
+                                Welcome{.worker = added->id.value, .epoch = service_.epoch()}),
+                   added->fds);
+    }
+    case MessageType::lease_acquire: {
+      auto lease = service_.acquire_lease(worker, payload_of<LeaseAcquire>(message));
+      if (!lease) return tl::unexpected(lease.error());
+      const int fd = lease->ring_fd.get();
+      return reply(make_message(MessageType::lease_granted, sequence, lease->reply), {fd},
+                   std::move(lease->ring_fd));
+    }
+    case MessageType::lease_release: {
+      const LeaseId lease{payload_of<Handle>(message).value};
+      if (auto released = service_.release_lease(worker, lease); !released)
+        return tl::unexpected(released.error());
+      return reply(ok(sequence, lease.value));
+    }
+    case MessageType::memory_allocate: {
+      const auto allocated = service_.allocate_memory(worker, payload_of<MemoryAllocate>(message));
+      if (!allocated) return tl::unexpected(allocated.error());
+      std::vector<int> fds;
+      if (allocated->fd >= 0) fds.push_back(allocated->fd);
+      return reply(make_message(MessageType::memory_allocated, sequence, allocated->reply),
+                   std::move(fds));
+    }
+    case MessageType::memory_free: {
+      const std::uint64_t handle = payload_of<Handle>(message).value;
+      if (handle > UINT32_MAX)
+        return fail(Errc::not_found, "memory handle " + std::to_string(handle) + " is not known");
+      const auto done = [this, id, sequence, handle] {
+        const auto found = connections_.find(id);
+        if (found == connections_.end()) return;
+        found->second.awaits_reply = false;
+        found->second.outgoing.push_back(ok(sequence, handle));
+        flush(id, found->second);
+      };
+      if (auto freeing = service_.free_memory(worker, static_cast<std::uint32_t>(handle), done);
+          !freeing)
+        return tl::unexpected(freeing.error());
+      connection.awaits_reply = true;
+      return std::nullopt;
+    }
+    case MessageType::code_load: {
+      if (request.fds.size() != 1)
+        return fail(Errc::malformed,
+                    "code_load comes with exactly one descriptor, the image's memfd");
+      const auto code =
+          service_.load_code(worker, payload_of<Handle>(message).value, request.fds.front().get());
+      if (!code) return tl::unexpected(code.error());
+      return reply(ok(sequence, *code));
+    }
+    case MessageType::kernel_register: {
+      const auto kernel = service_.register_kernel(worker, payload_of<KernelRegister>(message));
+      if (!kernel) return tl::unexpected(kernel.error());
+      return reply(ok(sequence, *kernel));
+    }
+    case MessageType::get_status:
+      return reply(make_message(MessageType::status, sequence, service_.status()));
+    case MessageType::list_streams:
+      answer_list(connection, sequence, MessageType::stream_record, service_.streams());
+      return std::nullopt;
+    case MessageType::list_clients:
+      answer_list(connection, sequence, MessageType::client_record, service_.clients());
+      return std::nullopt;
+    case MessageType::list_leases:
+      answer_list(connection, sequence, MessageType::lease_record, service_.leases());
+      return std::nullopt;
+    default:
+      return fail(Errc::malformed, "message type " +
+                                       std::to_string(static_cast<unsigned>(message.header.type)) +
+                                       " is no request");
+  }
+}
+
+}  // namespace eclip::daemon

@@ -1,0 +1,152 @@
+// The forwarder: one thread that moves packets from the lease rings to the hardware queues.
+//
+// It owns all that the packets' way touches: ring positions, the workers' object tables, their
+// signals' generations. The control thread changes these only by posting work to it, so that the
+// way has no lock. In steady state it makes no system call.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "daemon/aql_ring.h"
+#include "daemon/mailbox.h"
+#include "daemon/packet_vetting.h"
+#include "ipc/board.h"
+#include "ipc/lease_ring.h"
+#include "ipc/region.h"
+#include "ipc/strong_id.h"
+#include "ipc/worker_regions.h"
+
+namespace eclip::daemon {
+
+/// A lease as the forwarder sees it.
+struct ForwardedLease {
+  LeaseId id;
+  StreamId stream;
+  Region region;  ///< holds the ring
+  LeaseRingReader reader;
+  /// Called on the forwarder's thread when the lease is closed and its packets have completed.
+  std::function<void()> on_closed;
+  std::uint64_t visible = 0;  ///< packets seen waiting at the start of this turn
+  bool closing = false;
+  std::uint64_t closing_at = 0;  ///< closes when so many packets have been taken
+};
+
+/// A worker as the forwarder sees it. The regions must outlive it.
+struct ForwardedWorker {
+  WorkerId id;
+  WorkerState* state = nullptr;
+  const WorkerRequest* request = nullptr;
+  WorkerObjects objects;
+  std::vector<std::unique_ptr<ForwardedLease>> leases;
+  std::vector<std::uint32_t> outstanding;  ///< signals armed and not yet seen complete
+  std::vector<bool> is_outstanding = std::vector<bool>(WorkerState::signal_count);
+  std::uint32_t drains = 0;           ///< drains under way for it
+  std::function<void()> on_detached;  ///< set: it is to go when drains is 0
+  bool cut_off = false;
+  std::atomic<std::uint64_t> packets{0};  ///< forwarded; read by the control thread
+};
+
+class Forwarder {
+ public:
+  struct Options {
+    std::chrono::nanoseconds spin;  ///< after the last progress, before it naps or sleeps
+    std::chrono::nanoseconds nap;   ///< between looks while it waits for the GPU
+  };
+  /// Signals of the forwarder's own, known to the GPU, to learn when a stream has run dry.
+  struct DrainSignals {
+    std::span<SignalSlot> slots;
+    std::uint64_t gpu_address;
+  };
+  /// A worker was cut off because of its packet number `packet` of `lease`. On the forwarder's
+  /// thread.
+  using FaultReport =
+      std::function<void(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error)>;
+
+  Forwarder(Options options, std::vector<AqlRing*> streams, DrainSignals drain_signals,
+            Board& board, FaultReport report_fault);
+  /// Stops the thread. Work still posted is dropped.
+  ~Forwarder();
+  Forwarder(const Forwarder&) = delete;
+  Forwarder& operator=(const Forwarder&) = delete;
+
+  /// Starts the thread. Without it, tests call turn() themselves.
+  void start();
+
+  // Any thread; carried out on the forwarder's, in order, before any packet that a worker writes
+  // after it could know of them.
+  void attach(std::shared_ptr<ForwardedWorker> worker);
+  /// Stops taking the worker's packets, waits for those in the hardware queues, then calls
+  /// `on_detached` on the forwarder's thread.
+  void detach(std::shared_ptr<ForwardedWorker> worker, std::function<void()> on_detached);
+  void open_lease(std::shared_ptr<ForwardedWorker> worker, std::unique_ptr<ForwardedLease> lease);
+  /// Forwards what is in the ring now (unless `drop`), then closes the lease.
+  void close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, bool drop);
+  /// Changes the worker's object tables.
+  void change_objects(std::shared_ptr<ForwardedWorker> worker,
+                      std::function<void(WorkerObjects&)> change);
+  /// Calls `on_quiet`, on the forwarder's thread, when all that the worker has on its streams now
+  /// has completed.
+  void quiesce(std::shared_ptr<ForwardedWorker> worker, std::function<void()> on_quiet);
+
+  /// Packets forwarded to a stream so far.
+  [[nodiscard]] std::uint64_t packets(StreamId stream) const {
+    return packets_[stream.value].load(std::memory_order_relaxed);
+  }
+
+  enum class Activity {
+    progress,  ///< something was forwarded or completed
+    waiting,   ///< nothing now, but the GPU or a held packet is waited for
+    idle,      ///< nothing until a worker or the control thread asks
+  };
+  /// One look at everything. On the forwarder's thread only.
+  Activity turn();
+
+ private:
+  struct Drain {
+    std::shared_ptr<ForwardedWorker> worker;
+    StreamId stream;
+    std::function<void()> on_drained;
+    std::uint32_t signal = 0;
+    bool submitted = false;
+  };
+
+  void run();
+  void sleep_until_woken();
+  bool forward(ForwardedWorker& worker, ForwardedLease& lease);
+  bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
+  void push(ForwardedWorker& worker, StreamId stream, const VettedPacket& vetted);
+  void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
+  bool close_finished_leases(const std::shared_ptr<ForwardedWorker>& worker);
+  static bool wake_waiters(ForwardedWorker& worker);
+  void drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
+             std::function<void()> on_drained);
+  bool advance_drains();
+  bool remove_detached();
+  [[nodiscard]] bool waits_for_anything() const;
+  [[nodiscard]] bool anything_new() const;
+
+  const Options options_;
+  const std::vector<AqlRing*> streams_;
+  const DrainSignals drain_signals_;
+  Board& board_;
+  const FaultReport report_fault_;
+
+  std::atomic<std::uint32_t> posted_{0};  // futex; raised with every post
+  std::uint32_t handled_ = 0;
+  Mailbox mailbox_;
+  std::vector<std::shared_ptr<ForwardedWorker>> workers_;
+  std::vector<Drain> drains_;
+  std::vector<bool> drain_signal_used_;
+  std::vector<std::atomic<std::uint64_t>> packets_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace eclip::daemon

@@ -1,0 +1,97 @@
+// eclipd: the daemon that owns a GPU's pool of CU-masked streams and leases them to workers.
+#include <signal.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/systemd_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+
+#include "daemon/config.h"
+#include "daemon/control_server.h"
+#include "daemon/service.h"
+
+namespace {
+
+using namespace eclip;
+using namespace eclip::daemon;
+
+constexpr const char* default_config = "/etc/eclip/eclipd.toml";
+
+void set_up_logging(const std::string& level) {
+  // Under systemd, priorities go to the journal as such; elsewhere lines go to standard error.
+  const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
+  auto logger = journal ? spdlog::systemd_logger_mt("eclipd") : spdlog::stderr_color_mt("eclipd");
+  if (!journal) logger->set_pattern("%H:%M:%S.%e %n %^%l%$: %v");
+  logger->set_level(spdlog::level::from_str(level));
+  logger->flush_on(spdlog::level::trace);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+/// The configuration: of --config, else of the default file if there is one, else the defaults.
+Result<Config> configuration(const std::string& file) {
+  if (!file.empty()) return load_config(file);
+  std::error_code error;
+  if (std::filesystem::exists(default_config, error)) return load_config(default_config);
+  return Config{};
+}
+
+Result<void> serve(const Config& config) {
+  // Blocked before the first thread starts, so that only the signalfd sees them.
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  const UniqueFd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signal_fd) return fail_errno(errno, "create a signalfd");
+
+  // The socket first: a second eclipd must not touch the GPU.
+  auto socket = ListeningSocket::open(config);
+  if (!socket) return tl::unexpected(socket.error());
+  auto service = Service::create(config);
+  if (!service) return tl::unexpected(service.error());
+  ControlServer server(**service, std::move(*socket), signal_fd.get());
+  spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
+  ::sd_notify(0, "READY=1");
+  auto served = server.run();
+  ::sd_notify(0, "STOPPING=1");
+  return served;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"eclipd: leases CU-masked streams of an AMD GPU to inference workers"};
+  std::string config_file;
+  std::string log_level;
+  bool check_config = false;
+  app.add_option("--config", config_file,
+                 "Configuration (TOML); " + std::string(default_config) + " if it exists");
+  app.add_option("--log-level", log_level, "Overrides daemon.log_level")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical"}));
+  app.add_flag("--check-config", check_config, "Check the configuration and exit");
+  app.set_version_flag("--version", std::string("eclipd ") + ECLIP_VERSION);
+  CLI11_PARSE(app, argc, argv);
+
+  auto config = configuration(config_file);
+  if (!config) {
+    std::cerr << "eclipd: " << config.error().message() << "\n";
+    return 2;
+  }
+  if (check_config) {
+    std::cout << "eclipd: the configuration is valid\n";
+    return 0;
+  }
+  set_up_logging(log_level.empty() ? config->daemon.log_level : log_level);
+  if (const auto served = serve(*config); !served) {
+    spdlog::critical("{}", served.error().message());
+    return 1;
+  }
+  spdlog::info("stopped");
+  return 0;
+}

@@ -1,0 +1,25 @@
+// Who is at the other end of a control connection, as the kernel says.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "ipc/result.h"
+#include "ipc/unique_fd.h"
+
+namespace eclip::daemon {
+
+/// A connected process. `pidfd` refers to it and to no later process of the same pid.
+struct Peer {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  UniqueFd pidfd;       ///< readable once the process has died
+  std::string command;  ///< its /proc/PID/comm at connect
+};
+
+/// The peer of a connected AF_UNIX socket. Errc::gone when it has died already.
+Result<Peer> identify_peer(int socket);
+
+}  // namespace eclip::daemon

@@ -1,0 +1,318 @@
+#include "daemon/service.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <random>
+#include <utility>
+
+namespace eclip::daemon {
+namespace {
+
+constexpr std::uint32_t queue_packets = 4096;
+constexpr std::size_t drain_signal_count = 64;
+/// Below this distance of two clock samples their jitter would show.
+constexpr std::chrono::milliseconds clock_baseline{2};
+
+std::uint64_t random_epoch() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32 | device();
+}
+
+}  // namespace
+
+Service::Service(Config config)
+    : config_(std::move(config)),
+      epoch_(random_epoch()),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      mailbox_([fd = wake_fd_.get()] {
+        const std::uint64_t one = 1;
+        // Only a full counter can refuse, and then the fd is readable already.
+        [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
+      }) {}
+
+Service::~Service() {
+  forwarder_.reset();
+  queues_.clear();  // before the memory that their packets use
+}
+
+Result<std::unique_ptr<Service>> Service::create(const Config& config) {
+  std::unique_ptr<Service> service(new Service(config));
+  if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
+  auto device = KfdDevice::open(config.gpu.node);
+  if (!device) return tl::unexpected(device.error());
+  service->device_ = std::move(*device);
+  service->power_.emplace(service->device_->topology().render_minor);
+  if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
+  service->start_forwarder();
+  return service;
+}
+
+Result<void> Service::create_pool() {
+  const GpuTopology& gpu = device_->topology();
+  const auto sample = device_->sample_clock();
+  if (!sample) return tl::unexpected(sample.error());
+  first_sample_ = *sample;
+  const auto masks = pool_masks(config_, gpu);
+  if (!masks) return tl::unexpected(masks.error());
+  for (const auto& mask : *masks) {
+    auto queue = device_->create_queue(queue_packets, mask);
+    if (!queue)
+      return fail(queue.error(),
+                  "create stream " + std::to_string(queues_.size()) + " of the pool");
+    queues_.push_back(std::move(*queue));
+  }
+  auto signals = device_->allocate_system(drain_signal_count * sizeof(SignalSlot));
+  if (!signals) return tl::unexpected(signals.error());
+  drain_signals_ = std::move(*signals);
+  table_.emplace(*masks);
+  queue_ioctls_at_start_ = KfdDevice::queue_ioctls();
+  if (auto created = create_board(*masks); !created) return created;
+  spdlog::info("GPU at node {}: {}, {} CUs in {} shader engines; pool of {} streams",
+               gpu.node.value, gpu.name, gpu.cu_count, gpu.shader_engines, masks->size());
+  return calibrate_clock();
+}
+
+Result<void> Service::create_board(const std::vector<CuMask>& masks) {
+  auto region =
+      Region::create("eclip-board", RegionKind::board, sizeof(Board), RegionWriter::daemon, epoch_);
+  if (!region) return tl::unexpected(region.error());
+  board_region_.emplace(std::move(*region));
+  Board& board = board_region_->payload<Board>();
+  board.device_time_rate.store(std::uint64_t{1} << 32);
+  board.gpu_counter_hz = device_->counter_hz();
+  board.gpu_node = device_->topology().node.value;
+  board.gpu_cu_count = device_->topology().cu_count;
+  const std::string& name = device_->topology().name;
+  std::copy_n(name.begin(), std::min(name.size(), board.gpu_name.size() - 1),
+              board.gpu_name.begin());
+  board.stream_count = static_cast<std::uint32_t>(masks.size());
+  for (std::size_t i = 0; i < masks.size(); ++i) {
+    board.streams[i].cu_count = masks[i].count();
+    std::copy(masks[i].words().begin(), masks[i].words().end(), board.streams[i].mask.begin());
+  }
+  return {};
+}
+
+void Service::start_forwarder() {
+  std::vector<AqlRing*> rings;
+  for (auto& queue : queues_) rings.push_back(&queue->ring());
+  forwarder_ = std::make_unique<Forwarder>(
+      Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap},
+      std::move(rings),
+      Forwarder::DrainSignals{
+          .slots = {reinterpret_cast<SignalSlot*>(drain_signals_.host()), drain_signal_count},
+          .gpu_address = drain_signals_.gpu_address()},
+      board(), [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
+        mailbox_.post(
+            [this, worker, lease, packet, error] { cut_off(worker, lease, packet, error); });
+      });
+  forwarder_->start();
+}
+
+Result<void> Service::calibrate_clock() {
+  const auto sample = device_->sample_clock();
+  if (!sample) return tl::unexpected(sample.error());
+  const auto host = sample->host - first_sample_.host;
+  if (host < clock_baseline) return {};
+  const double device_seconds = static_cast<double>(sample->gpu_ticks - first_sample_.gpu_ticks) /
+                                static_cast<double>(device_->counter_hz());
+  const double rate = device_seconds / std::chrono::duration<double>(host).count();
+  board().device_time_rate.store(static_cast<std::uint64_t>(rate * 4294967296.0));
+  return {};
+}
+
+void Service::run_posted() {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto got = ::read(wake_fd_.get(), &count, sizeof count);
+  mailbox_.run_all();
+}
+
+Result<Worker*> Service::find(WorkerId worker) {
+  const auto found = clients_.find(worker.value);
+  if (found == clients_.end())
+    return fail(Errc::invalid_argument, "say hello first: this connection has no worker");
+  return found->second.worker.get();
+}
+
+Result<Service::NewWorker> Service::add_worker(const Peer& peer, const std::string& name) {
+  if (clients_.size() + departing_.size() >= config_.workers.max_workers)
+    return fail(Errc::quota_exceeded, "eclipd serves " +
+                                          std::to_string(config_.workers.max_workers) +
+                                          " workers, as many as it may (workers.max_workers)");
+  // Each new worker lengthens the baseline, so that the rate becomes more exact.
+  if (auto calibrated = calibrate_clock(); !calibrated) return tl::unexpected(calibrated.error());
+  const WorkerId id{++last_worker_};
+  auto worker = Worker::create(id, name, *device_, epoch_);
+  if (!worker) return tl::unexpected(worker.error());
+  forwarder_->attach((*worker)->forwarded());
+  NewWorker added{.id = id,
+                  .fds = {board_region_->fd(), (*worker)->state_region().fd(),
+                          (*worker)->request_region().fd()}};
+  spdlog::info("worker {} '{}' connected: pid {}, uid {}, {}", id.value, name, peer.pid, peer.uid,
+               peer.command);
+  clients_.emplace(id.value, Client{.worker = std::move(*worker),
+                                    .pid = peer.pid,
+                                    .uid = peer.uid,
+                                    .command = peer.command,
+                                    .since = Clock::now()});
+  return added;
+}
+
+void Service::remove_worker(WorkerId id) {
+  const auto found = clients_.find(id.value);
+  if (found == clients_.end()) return;
+  std::vector<std::pair<LeaseId, StreamId>> held;
+  for (const auto& [lease, entry] : leases_)
+    if (entry.worker == id) held.emplace_back(LeaseId{lease}, entry.stream);
+  for (const auto& [lease, stream] : held) begin_drain(id, lease, stream);
+  spdlog::info("worker {} '{}' left: {} packets, {} leases taken back", id.value,
+               found->second.worker->name(), found->second.worker->forwarded()->packets.load(),
+               held.size());
+  auto worker = std::move(found->second.worker);
+  clients_.erase(found);
+  const auto forwarded = worker->forwarded();
+  departing_.emplace(id.value, std::move(worker));
+  forwarder_->detach(forwarded,
+                     [this, id] { mailbox_.post([this, id] { departing_.erase(id.value); }); });
+}
+
+void Service::begin_drain(WorkerId worker, LeaseId lease, StreamId stream) {
+  table_->begin_drain(stream);
+  leases_.erase(lease.value);
+  publish_lease(stream);
+  spdlog::debug("lease {} of worker {} ends; stream {} drains", lease.value, worker.value,
+                stream.value);
+}
+
+void Service::stream_is_free(StreamId stream) {
+  table_->finish_drain(stream);
+  publish_lease(stream);
+}
+
+void Service::publish_lease(StreamId stream) {
+  const auto& entry = table_->streams()[stream.value];
+  const bool held = entry.state == LeaseTable::StreamState::leased;
+  board().streams[stream.value].lease.store(held ? entry.lease.value : 0);
+  board().epoch.fetch_add(1);
+}
+
+void Service::cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
+  const auto found = clients_.find(worker.value);
+  if (found == clients_.end()) return;  // it has left meanwhile
+  ++workers_cut_off_;
+  found->second.fault = static_cast<std::uint32_t>(error.code.value());
+  spdlog::warn("worker {} '{}' (pid {}) cut off: packet {} of lease {}: {}", worker.value,
+               found->second.worker->name(), found->second.pid, packet, lease.value,
+               error.message());
+  std::vector<std::pair<LeaseId, StreamId>> held;
+  for (const auto& [id, entry] : leases_)
+    if (entry.worker == worker) held.emplace_back(LeaseId{id}, entry.stream);
+  for (const auto& [id, stream] : held) {
+    begin_drain(worker, id, stream);
+    forwarder_->close_lease(found->second.worker->forwarded(), id, true);
+  }
+}
+
+Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire& request) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  if (clients_.at(id.value).fault != 0)
+    return fail(Errc::access_denied, "this worker was cut off for a bad packet; reconnect");
+  std::optional<StreamId> wanted;
+  if (request.stream != LeaseAcquire::any_stream) wanted = StreamId{request.stream};
+  auto region = Region::create("eclip-lease-ring", RegionKind::lease_ring, sizeof(LeaseRing),
+                               RegionWriter::both, epoch_);
+  if (!region) return tl::unexpected(region.error());
+  UniqueFd ring_fd(::dup(region->fd()));
+  if (!ring_fd) return fail_errno(errno, "duplicate a lease ring's descriptor");
+  const auto lease = table_->grant(id, wanted, request.cu_count);
+  if (!lease) return tl::unexpected(lease.error());
+  const StreamId stream = *table_->stream_of(*lease, id);
+  leases_.emplace(lease->value, HeldLease{.worker = id,
+                                          .stream = stream,
+                                          .since = Clock::now(),
+                                          .packets_before = forwarder_->packets(stream)});
+  publish_lease(stream);
+  LeaseRing& ring = region->payload<LeaseRing>();
+  forwarder_->open_lease((*worker)->forwarded(),
+                         std::make_unique<ForwardedLease>(ForwardedLease{
+                             .id = *lease,
+                             .stream = stream,
+                             .region = std::move(*region),
+                             .reader = LeaseRingReader(ring),
+                             .on_closed = [this, stream] {
+                               mailbox_.post([this, stream] { stream_is_free(stream); });
+                             }}));
+  const std::uint32_t cu_count = table_->streams()[stream.value].mask.count();
+  spdlog::debug("lease {}: stream {} ({} CUs) for worker {}", lease->value, stream.value, cu_count,
+                id.value);
+  return NewLease{.reply = {.lease = lease->value, .stream = stream.value, .cu_count = cu_count},
+                  .ring_fd = std::move(ring_fd)};
+}
+
+Result<void> Service::release_lease(WorkerId id, LeaseId lease) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  const auto stream = table_->stream_of(lease, id);
+  if (!stream) return tl::unexpected(stream.error());
+  begin_drain(id, lease, *stream);
+  forwarder_->close_lease((*worker)->forwarded(), lease, false);
+  return {};
+}
+
+Result<Worker::Allocated> Service::allocate_memory(WorkerId id, const MemoryAllocate& request) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  auto allocated = (*worker)->allocate(request, config_, *device_);
+  if (allocated) {
+    const std::uint32_t handle = allocated->reply.memory;
+    forwarder_->change_objects(
+        (*worker)->forwarded(),
+        [handle, range = (*worker)->gpu_range(handle)](WorkerObjects& objects) {
+          objects.memory.emplace(handle, range);
+        });
+  }
+  return allocated;
+}
+
+Result<void> Service::free_memory(WorkerId id, std::uint32_t memory, std::function<void()> done) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  if (!(*worker)->has_memory(memory))
+    return fail(Errc::not_found, "memory handle " + std::to_string(memory) + " is not known");
+  const auto& forwarded = (*worker)->forwarded();
+  forwarder_->change_objects(forwarded,
+                             [memory](WorkerObjects& objects) { objects.memory.erase(memory); });
+  forwarder_->quiesce(forwarded, [this, id, memory, done = std::move(done)] {
+    mailbox_.post([this, id, memory, done] {
+      auto still = find(id);
+      if (!still) return;  // it has left; its memory goes with it
+      (*still)->free(memory);
+      done();
+    });
+  });
+  return {};
+}
+
+Result<std::uint32_t> Service::load_code(WorkerId id, std::uint64_t bytes, int fd) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  return (*worker)->load_code(bytes, fd, config_, *device_);
+}
+
+Result<std::uint32_t> Service::register_kernel(WorkerId id, const KernelRegister& request) {
+  auto worker = find(id);
+  if (!worker) return tl::unexpected(worker.error());
+  const auto registered = (*worker)->register_kernel(request, config_);
+  if (!registered) return tl::unexpected(registered.error());
+  forwarder_->change_objects(
+      (*worker)->forwarded(),
+      [kernel = registered->kernel](WorkerObjects& objects) { objects.kernels.push_back(kernel); });
+  return registered->handle;
+}
+
+}  // namespace eclip::daemon

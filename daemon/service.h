@@ -1,0 +1,120 @@
+// What eclipd does for its clients: the pool, leases, workers and their memory, and reports about
+// them. One thread (the control thread) calls it; sockets and messages are daemon/control_server.h.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/config.h"
+#include "daemon/forwarder.h"
+#include "daemon/kfd_device.h"
+#include "daemon/lease_table.h"
+#include "daemon/mailbox.h"
+#include "daemon/peer.h"
+#include "daemon/power_meter.h"
+#include "daemon/worker.h"
+#include "ipc/messages.h"
+#include "ipc/region.h"
+
+namespace eclip::daemon {
+
+class Service {
+ public:
+  /// Opens the GPU, creates the pool once and starts the forwarder. Errors name what failed.
+  static Result<std::unique_ptr<Service>> create(const Config& config);
+  /// Stops the forwarder, then gives queues and memory back.
+  ~Service();
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
+
+  /// Of this eclipd's run; in every region's header.
+  [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
+  /// Readable when run_posted() has something to do.
+  [[nodiscard]] int wake_fd() const { return wake_fd_.get(); }
+  /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
+  void run_posted();
+
+  struct NewWorker {
+    WorkerId id;
+    std::vector<int> fds;  ///< board, worker state, worker request; stay the service's
+  };
+  /// Errc::quota_exceeded when there are workers.max_workers.
+  Result<NewWorker> add_worker(const Peer& peer, const std::string& name);
+  /// Takes all from the worker; its streams are free again when their packets have completed.
+  void remove_worker(WorkerId worker);
+
+  struct NewLease {
+    LeaseGranted reply;
+    UniqueFd ring_fd;
+  };
+  Result<NewLease> acquire_lease(WorkerId worker, const LeaseAcquire& request);
+  Result<void> release_lease(WorkerId worker, LeaseId lease);
+  Result<Worker::Allocated> allocate_memory(WorkerId worker, const MemoryAllocate& request);
+  /// `done` is called when the memory is free, that is, when no packet on the worker's streams can
+  /// use it any more; not if this returns an error, nor if the worker goes before.
+  Result<void> free_memory(WorkerId worker, std::uint32_t memory, std::function<void()> done);
+  Result<std::uint32_t> load_code(WorkerId worker, std::uint64_t bytes, int fd);
+  Result<std::uint32_t> register_kernel(WorkerId worker, const KernelRegister& request);
+
+  [[nodiscard]] StatusReply status() const;
+  [[nodiscard]] std::vector<StreamRecord> streams() const;
+  [[nodiscard]] std::vector<ClientRecord> clients() const;
+  [[nodiscard]] std::vector<LeaseRecord> leases() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Client {
+    std::unique_ptr<Worker> worker;
+    pid_t pid;
+    uid_t uid;
+    std::string command;
+    Clock::time_point since;
+    std::uint32_t fault = 0;  // Errc
+  };
+  struct HeldLease {
+    WorkerId worker;
+    StreamId stream;
+    Clock::time_point since;
+    std::uint64_t packets_before;  // of its stream
+  };
+
+  explicit Service(Config config);
+  Result<void> create_pool();
+  Result<void> create_board(const std::vector<CuMask>& masks);
+  void start_forwarder();
+  Result<void> calibrate_clock();
+  Result<Worker*> find(WorkerId worker);
+  void begin_drain(WorkerId worker, LeaseId lease, StreamId stream);
+  void stream_is_free(StreamId stream);
+  void cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error);
+  void publish_lease(StreamId stream);
+  [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
+
+  const Config config_;
+  const Clock::time_point started_ = Clock::now();
+  const std::uint64_t epoch_;
+  UniqueFd wake_fd_;
+  Mailbox mailbox_;
+  std::unique_ptr<KfdDevice> device_;  // outlives all that came from it
+  std::optional<PowerMeter> power_;
+  ClockSample first_sample_{};
+  std::uint64_t queue_ioctls_at_start_ = 0;
+  std::optional<Region> board_region_;
+  GpuMemory drain_signals_;
+  std::vector<std::unique_ptr<HardwareQueue>> queues_;
+  std::optional<LeaseTable> table_;
+  std::map<std::uint64_t, Client> clients_;                     // by WorkerId
+  std::map<std::uint64_t, std::unique_ptr<Worker>> departing_;  // until the forwarder lets go
+  std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId
+  std::uint64_t last_worker_ = 0;
+  std::uint64_t workers_cut_off_ = 0;
+  std::unique_ptr<Forwarder> forwarder_;  // first to go
+};
+
+}  // namespace eclip::daemon

@@ -1,0 +1,99 @@
+// Service: what it reports to eclipctl.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "daemon/service.h"
+
+namespace eclip::daemon {
+namespace {
+
+std::uint64_t milliseconds_since(std::chrono::steady_clock::time_point since) {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                        std::chrono::steady_clock::now() - since)
+                                        .count());
+}
+
+}  // namespace
+
+StatusReply Service::status() const {
+  StatusReply reply{};
+  reply.version.assign(ECLIP_VERSION);
+  reply.gpu_name.assign(device_->topology().name);
+  reply.pid = static_cast<std::uint32_t>(::getpid());
+  reply.gpu_node = device_->topology().node.value;
+  reply.gpu_cu_count = device_->topology().cu_count;
+  reply.stream_count = static_cast<std::uint32_t>(queues_.size());
+  reply.streams_leased = static_cast<std::uint32_t>(leases_.size());
+  reply.stream_budget = Board::max_streams;
+  reply.workers = static_cast<std::uint32_t>(clients_.size());
+  reply.uptime_ms = milliseconds_since(started_);
+  for (std::uint32_t i = 0; i < queues_.size(); ++i)
+    reply.packets_forwarded += forwarder_->packets(StreamId{i});
+  reply.workers_cut_off = workers_cut_off_;
+  reply.queue_ioctls_since_ready = KfdDevice::queue_ioctls() - queue_ioctls_at_start_;
+  const auto energy = power_->energy_uj();
+  const auto power = power_->power_uw();
+  reply.has_power = energy && power ? 1 : 0;
+  reply.energy_uj = energy.value_or(0);
+  reply.power_mw = static_cast<std::uint32_t>(power.value_or(0) / 1000);
+  reply.device_time_rate = board().device_time_rate.load();
+  return reply;
+}
+
+std::vector<StreamRecord> Service::streams() const {
+  std::vector<StreamRecord> records;
+  for (std::uint32_t i = 0; i < queues_.size(); ++i) {
+    const auto& stream = table_->streams()[i];
+    StreamRecord record{};
+    record.stream = i;
+    record.cu_count = stream.mask.count();
+    record.lease = stream.state == LeaseTable::StreamState::leased ? stream.lease.value : 0;
+    record.packets = forwarder_->packets(StreamId{i});
+    record.draining = stream.state == LeaseTable::StreamState::draining ? 1 : 0;
+    record.mask.assign(stream.mask.to_string());
+    records.push_back(record);
+  }
+  return records;
+}
+
+std::vector<ClientRecord> Service::clients() const {
+  std::vector<ClientRecord> records;
+  for (const auto& [id, client] : clients_) {
+    ClientRecord record{};
+    record.worker = id;
+    record.pid = static_cast<std::uint32_t>(client.pid);
+    record.uid = client.uid;
+    record.leases = static_cast<std::uint32_t>(std::count_if(
+        leases_.begin(), leases_.end(),
+        [worker = id](const auto& each) { return each.second.worker.value == worker; }));
+    record.kernels = static_cast<std::uint32_t>(client.worker->kernels());
+    record.memory_objects = static_cast<std::uint32_t>(client.worker->memory_objects());
+    record.fault = client.fault;
+    record.memory_bytes = client.worker->memory_bytes();
+    record.packets = client.worker->forwarded()->packets.load(std::memory_order_relaxed);
+    record.connected_ms = milliseconds_since(client.since);
+    record.name.assign(client.worker->name());
+    record.command.assign(client.command);
+    records.push_back(record);
+  }
+  return records;
+}
+
+std::vector<LeaseRecord> Service::leases() const {
+  std::vector<LeaseRecord> records;
+  for (const auto& [id, lease] : leases_) {
+    LeaseRecord record{};
+    record.lease = id;
+    record.worker = lease.worker.value;
+    record.stream = lease.stream.value;
+    record.cu_count = table_->streams()[lease.stream.value].mask.count();
+    record.pid = static_cast<std::uint32_t>(clients_.at(lease.worker.value).pid);
+    record.packets = forwarder_->packets(lease.stream) - lease.packets_before;
+    record.held_ms = milliseconds_since(lease.since);
+    records.push_back(record);
+  }
+  return records;
+}
+
+}  // namespace eclip::daemon

@@ -1,0 +1,79 @@
+#include "daemon/topology.h"
+
+#include <hsakmt.h>
+
+#include <algorithm>
+#include <fstream>
+
+namespace eclip::daemon {
+namespace {
+
+constexpr const char* topology_nodes = "/sys/devices/virtual/kfd/kfd/topology/nodes/";
+
+/// The name in sysfs; libhsakmt replaces it by one from its own table.
+std::string node_name(std::uint32_t node) {
+  std::ifstream file(topology_nodes + std::to_string(node) + "/name");
+  std::string name;
+  std::getline(file, name);
+  return name.empty() ? "unnamed GPU" : name;
+}
+
+}  // namespace
+
+Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
+  HsaSystemProperties system{};
+  if (const auto status = hsaKmtAcquireSystemProperties(&system); status != HSAKMT_STATUS_SUCCESS)
+    return fail(Errc::device_failed,
+                "read the KFD topology: libhsakmt status " + std::to_string(status));
+  std::string gpu_nodes;
+  for (std::uint32_t i = 0; i < system.NumNodes; ++i) {
+    HsaNodeProperties properties{};
+    if (hsaKmtGetNodeProperties(i, &properties) != HSAKMT_STATUS_SUCCESS) continue;
+    if (properties.NumFComputeCores == 0) continue;
+    gpu_nodes += (gpu_nodes.empty() ? "" : ", ") + std::to_string(i);
+    if (node && *node != i) continue;
+    if (properties.NumSIMDPerCU == 0 || properties.DrmRenderMinor < 0)
+      return fail(Errc::device_failed, "the topology of node " + std::to_string(i) +
+                                           " states no SIMDs per CU or no render node");
+    const std::uint32_t arrays_per_engine = std::max(properties.NumArrays, 1U);
+    return GpuTopology{
+        .node = GpuId{i},
+        .name = node_name(i),
+        .cu_count = properties.NumFComputeCores / properties.NumSIMDPerCU,
+        .shader_engines = std::max(properties.NumShaderBanks / arrays_per_engine, 1U),
+        .hardware_queue_slots = properties.NumCpQueues,
+        .local_memory_per_workgroup_bytes = properties.LDSSizeInKB * 1024,
+        .render_minor = static_cast<std::uint32_t>(properties.DrmRenderMinor),
+    };
+  }
+  if (gpu_nodes.empty())
+    return fail(Errc::not_found, "the KFD topology has no GPU: is the amdgpu driver bound to one?");
+  return fail(Errc::not_found, "topology node " + std::to_string(node.value_or(0)) +
+                                   " is no GPU; set gpu.node to one of: " + gpu_nodes);
+}
+
+CuMask shader_engine_mask(const GpuTopology& gpu, std::uint32_t first_engine,
+                          std::uint32_t engine_count) {
+  CuMask mask(gpu.cu_count);
+  for (std::uint32_t cu = 0; cu < gpu.cu_count; ++cu) {
+    const std::uint32_t engine = cu % gpu.shader_engines;
+    if (engine >= first_engine && engine < first_engine + engine_count) mask.insert(cu);
+  }
+  return mask;
+}
+
+Result<std::vector<CuMask>> binary_tree_masks(const GpuTopology& gpu) {
+  if (gpu.shader_engines % 4 != 0 || gpu.cu_count < gpu.shader_engines)
+    return fail(Errc::unsupported, "pool.layout = \"tree\" needs a multiple of 4 shader engines; " +
+                                       gpu.name + " has " + std::to_string(gpu.shader_engines) +
+                                       ": list the masks in pool.streams instead");
+  std::vector<CuMask> masks;
+  for (const std::uint32_t parts : {1U, 2U, 4U}) {
+    const std::uint32_t engines = gpu.shader_engines / parts;
+    for (std::uint32_t part = 0; part < parts; ++part)
+      masks.push_back(shader_engine_mask(gpu, part * engines, engines));
+  }
+  return masks;
+}
+
+}  // namespace eclip::daemon

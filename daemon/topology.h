@@ -1,0 +1,40 @@
+// The GPU as libhsakmt's topology describes it, and CU masks that follow its shader engines.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ipc/cu_mask.h"
+#include "ipc/result.h"
+#include "ipc/strong_id.h"
+
+namespace eclip::daemon {
+
+/// What eclipd needs to know of a GPU.
+struct GpuTopology {
+  GpuId node;        ///< topology node
+  std::string name;  ///< the driver's name for it
+  std::uint32_t cu_count = 0;
+  std::uint32_t shader_engines = 0;
+  std::uint32_t hardware_queue_slots = 0;  ///< 0: not reported
+  std::uint32_t local_memory_per_workgroup_bytes = 0;
+  std::uint32_t render_minor = 0;  ///< of /dev/dri/renderD*
+};
+
+/// Reads the topology of an opened KFD: the GPU at `node`, or the first one. Errc::not_found names
+/// the nodes that there are, Errc::device_failed.
+Result<GpuTopology> read_topology(std::optional<std::uint32_t> node);
+
+/// The CUs of some shader engines, in the KFD's bit order on gfx9: CU index i is on engine
+/// i mod shader_engines.
+CuMask shader_engine_mask(const GpuTopology& gpu, std::uint32_t first_engine,
+                          std::uint32_t engine_count);
+
+/// Seven masks, 1 + 2 + 4: the whole GPU, its halves and its quarters by shader engines, so that
+/// one to four workers can have disjoint streams. Errc::unsupported when the GPU's shader engines
+/// cannot be quartered.
+Result<std::vector<CuMask>> binary_tree_masks(const GpuTopology& gpu);
+
+}  // namespace eclip::daemon
