@@ -158,7 +158,7 @@ struct StreamRecord {
   std::uint64_t lease;     ///< 0: free
   std::uint64_t packets;   ///< forwarded since start
   std::uint32_t draining;  ///< 1: its last holder is gone, its packets still run
-  std::uint32_t queue_id;  ///< the KFD's queue id
+  std::uint32_t reserved;
   Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer
 };
 

@@ -70,17 +70,16 @@ void ComputeUnits::pass_to(DeviceTime now, std::vector<Residency>& completed) {
 }
 
 double ComputeUnits::take_cus(const Residency& kernel, double& busy_cus) {
-  const double demand =
-      kernel.last_wave ? kernel.occupancy.last_demand : kernel.occupancy.demand;
+  const double demand = kernel.last_wave ? kernel.occupancy.last_demand : kernel.occupancy.demand;
   const auto sizes = groups_.group_sizes();
-  double taken_cus = 0;
+  double effective_cus = 0;
   for (const std::uint32_t group : groups_.groups_of(kernel.mask)) {
     const double taken = std::min(demand, free_[group]);
     free_[group] -= taken;
-    taken_cus += taken * sizes[group];
+    busy_cus += taken * sizes[group];
+    effective_cus += taken / demand * sizes[group];
   }
-  busy_cus += taken_cus;
-  return taken_cus / demand;
+  return effective_cus;
 }
 
 void ComputeUnits::set_rate(Residency& kernel, DeviceTime now, double rate) const {
@@ -115,8 +114,8 @@ void ComputeUnits::share_out(DeviceTime now, std::vector<Residency*>& started) {
     const Kernel& curve = *kernel.packet.kernel;
     const double time_ns = curve.time_us(kernel.effective_cus) * ns_per_us * slowdown;
     set_rate(kernel, now, 1 / time_ns);
-    memory += kernel.occupancy.memory *
-              curve.time_us(groups_.cus_in(kernel.mask)) * ns_per_us / time_ns;
+    memory +=
+        kernel.occupancy.memory * curve.time_us(groups_.cus_in(kernel.mask)) * ns_per_us / time_ns;
     if (!kernel.started) {
       kernel.started = true;
       kernel.start = now;

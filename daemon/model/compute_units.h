@@ -18,14 +18,14 @@ struct Residency {
   QueueId queue;
   Packet packet;
   CuGroups::MaskSlot mask = 0;
-  Occupancy occupancy;
+  Occupancy occupancy{};
   bool started = false;    ///< it has held a CU
   bool last_wave = false;  ///< it is in its second phase
   DeviceTime start{};      ///< when it first held a CU
 
-  double remaining = 1;    ///< work left in this phase at `updated`, of 1 for the whole kernel
+  double remaining = 1;  ///< work left in this phase at `updated`, of 1 for the whole kernel
   double effective_cus = 0;
-  double rate = 0;         ///< work per nanosecond since `updated`
+  double rate = 0;  ///< work per nanosecond since `updated`
   DeviceTime updated{};
   DeviceTime phase_end = DeviceTime::max();
 };

@@ -15,8 +15,7 @@ CuGroups::MaskSlot CuGroups::acquire(const CuMask& mask) {
   }
   auto slot = std::find_if(slots_.begin(), slots_.end(),
                            [](const Slot& candidate) { return candidate.users == 0; });
-  if (slot == slots_.end())
-    slot = slots_.insert(slots_.end(), Slot{CuMask(mask.size()), 0, 0, {}});
+  if (slot == slots_.end()) slot = slots_.insert(slots_.end(), Slot{CuMask(mask.size()), 0, 0, {}});
   *slot = Slot{mask, mask.count(), 1, {}};
   partition();
   return static_cast<MaskSlot>(slot - slots_.begin());

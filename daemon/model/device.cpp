@@ -13,7 +13,9 @@
 namespace eclip::model {
 namespace {
 
-DeviceTime from_us(double us) { return DeviceTime(std::llround(us * 1000)); }
+DeviceTime from_us(double us) {
+  return DeviceTime(std::llround(us * 1000));
+}
 
 }  // namespace
 
@@ -32,14 +34,10 @@ class Device::State {
   [[nodiscard]] double power_watts() const { return units_.watts(); }
 
   Result<QueueId> create_queue(const CuMask& mask) {
-    if (auto checked = check(mask, "a new queue"); !checked)
-      return tl::unexpected(checked.error());
+    if (auto checked = check(mask, "a new queue"); !checked) return tl::unexpected(checked.error());
     const QueueId id{++last_queue_};
     queues_.try_emplace(id, units_.groups().acquire(mask));
-    if (is_masked(mask)) ++masked_queues_;
-    apply_stream_budget();
-    units_.masks_changed();
-    dirty_ = true;
+    count_masked(mask.count(), +1);
     return id;
   }
 
@@ -51,12 +49,10 @@ class Device::State {
     if (auto checked = check(mask, "queue " + std::to_string(id.value)); !checked) return checked;
     PacketQueue& queue = found->second;
     const auto slot = units_.groups().acquire(mask);
-    masked_queues_ -= units_.groups().cus_in(queue.mask) < gpu_.geometry.cu_count() ? 1 : 0;
-    masked_queues_ += is_masked(mask) ? 1 : 0;
-    apply_stream_budget();
+    count_masked(units_.groups().cus_in(queue.mask), -1);
+    count_masked(mask.count(), +1);
     units_.move_waiting(id, slot);
     units_.groups().release(std::exchange(queue.mask, slot));
-    units_.masks_changed();
     dirty_ = true;
     return {};
   }
@@ -64,11 +60,197 @@ class Device::State {
   void destroy_queue(QueueId id) {
     const auto found = queues_.find(id);
     if (found == queues_.end()) return;
-    masked_queues_ -= units_.groups().cus_in(found->second.mask) < gpu_.geometry.cu_count() ? 1 : 0;
-    apply_stream_budget();
+    count_masked(units_.groups().cus_in(found->second.mask), -1);
     units_.drop(id);
     units_.groups().release(found->second.mask);
     queues_.erase(found);
-    std::erase(active_, id);
+    std::erase_if(active_, [id](const Active& active) { return active.id == id; });
     dirty_ = true;
   }
+
+  void submit(QueueId id, Packet packet, DeviceTime at) {
+    advance(at);
+    const auto found = queues_.find(id);
+    if (found == queues_.end()) return;
+    PacketQueue& queue = found->second;
+    if (queue.empty()) {
+      const auto place =
+          std::lower_bound(active_.begin(), active_.end(), id,
+                           [](const Active& active, QueueId wanted) { return active.id < wanted; });
+      active_.insert(place, {id, &queue});
+    }
+    queue.append(std::move(packet));
+    settle();
+  }
+
+  void signals_changed(DeviceTime at) {
+    advance(at);
+    settle();
+  }
+
+  [[nodiscard]] std::optional<DeviceTime> next_event() const {
+    if (dirty_) return now_;
+    std::optional<DeviceTime> next = units_.next_change();
+    for (const Active& active : active_)
+      if (const auto ready = active.queue->ready_at())
+        next = std::min(next.value_or(*ready), *ready);
+    return next;
+  }
+
+  void advance(DeviceTime to) {
+    for (auto next = next_event(); next && *next <= to; next = next_event()) {
+      pass_to(*next);
+      for (const Residency& done : completed_) {
+        // The queue exists: destroying it drops its kernels.
+        queues_.find(done.queue)->second.kernel_completed(now_, timing_);
+        host_.packet_completed(done.queue, done.packet, done.start, now_);
+      }
+      settle();
+    }
+    if (to > now_) pass_to(to);
+  }
+
+ private:
+  struct Active {
+    QueueId id;
+    PacketQueue* queue;
+  };
+
+  [[nodiscard]] Result<void> check(const CuMask& mask, const std::string& whose) const {
+    if (mask.size() != gpu_.geometry.cu_count())
+      return fail(Errc::invalid_argument, "the CU mask of " + whose + " is for " +
+                                              std::to_string(mask.size()) + " CUs; " + gpu_.name +
+                                              " has " + std::to_string(gpu_.geometry.cu_count()));
+    if (mask.empty())
+      return fail(Errc::invalid_argument,
+                  "the CU mask of " + whose + " is empty; name at least one CU");
+    return {};
+  }
+
+  [[nodiscard]] bool is_masked(std::uint32_t cus) const { return cus < gpu_.geometry.cu_count(); }
+
+  void count_masked(std::uint32_t cus, std::int64_t change) {
+    if (is_masked(cus)) masked_queues_ += change;
+    const bool over = masked_queues_ > gpu_.timing.stream_budget;
+    timing_.barrier = from_us(gpu_.timing.barrier_us + (over ? gpu_.timing.over_budget_us : 0));
+  }
+
+  /// Time passes with nothing happening before its end; power is constant meanwhile.
+  void pass_to(DeviceTime to) {
+    const DeviceTime passed = to - now_;
+    energy_joules_ += units_.watts() * std::chrono::duration<double>(passed).count();
+    now_ = to;
+    completed_.clear();
+    units_.pass_to(now_, completed_);
+  }
+
+  /// Lets everything happen that happens now.
+  void settle() {
+    dirty_ = false;
+    bool any_progress = true;
+    while (any_progress) {
+      any_progress = false;
+      for (const Active& active : active_) any_progress |= process(active);
+      std::erase_if(active_, [](const Active& active) { return active.queue->empty(); });
+      started_.clear();
+      units_.share_out(now_, started_);
+      for (const Residency* kernel : started_) {
+        queues_.find(kernel->queue)->second.kernel_started();
+        host_.packet_started(kernel->queue, kernel->packet, now_);
+        any_progress = true;
+      }
+    }
+  }
+
+  /// Takes one queue as far as it goes now; says whether that may let others go on.
+  bool process(const Active& active) {
+    PacketQueue& queue = *active.queue;
+    bool any_progress = false;
+    while (true) {
+      switch (queue.step(now_, timing_, host_)) {
+        case PacketQueue::Step::stay:
+          return any_progress;
+        case PacketQueue::Step::barrier_started:
+          host_.packet_started(active.id, queue.first(), now_);
+          break;
+        case PacketQueue::Step::barrier_progress:
+          break;
+        case PacketQueue::Step::barrier_complete: {
+          const DeviceTime start = queue.first_started();
+          host_.packet_completed(active.id, queue.take(), start, now_);
+          any_progress = true;
+          break;
+        }
+        case PacketQueue::Step::launch:
+          launch(active.id, queue);
+          any_progress = true;
+          break;
+      }
+    }
+  }
+
+  void launch(QueueId id, PacketQueue& queue) {
+    Packet packet = queue.take();
+    if (packet.kernel == nullptr) {
+      host_.packet_started(id, packet, now_);
+      host_.packet_completed(id, packet, now_, now_);
+      return;
+    }
+    queue.kernel_launched();
+    units_.arrive(id, std::move(packet), queue.mask);
+  }
+
+  const GpuDescription gpu_;
+  Host& host_;
+  ComputeUnits units_;
+  PacketTiming timing_;
+  std::map<QueueId, PacketQueue> queues_;
+  std::vector<Active> active_;  // queues with packets, in order of id
+  std::uint32_t last_queue_ = 0;
+  std::int64_t masked_queues_ = 0;
+  DeviceTime now_{};
+  double energy_joules_ = 0;
+  bool dirty_ = false;  // something other than time may let a packet go on
+  std::vector<Residency> completed_;
+  std::vector<Residency*> started_;
+};
+
+Device::Device(GpuDescription description, Host& host)
+    : state_(std::make_unique<State>(std::move(description), host)) {}
+Device::~Device() = default;
+
+const GpuDescription& Device::description() const {
+  return state_->description();
+}
+Result<QueueId> Device::create_queue(const CuMask& mask) {
+  return state_->create_queue(mask);
+}
+Result<void> Device::set_cu_mask(QueueId queue, const CuMask& mask) {
+  return state_->set_cu_mask(queue, mask);
+}
+void Device::destroy_queue(QueueId queue) {
+  state_->destroy_queue(queue);
+}
+void Device::submit(QueueId queue, Packet packet, DeviceTime at) {
+  state_->submit(queue, std::move(packet), at);
+}
+void Device::signals_changed(DeviceTime at) {
+  state_->signals_changed(at);
+}
+std::optional<DeviceTime> Device::next_event() const {
+  return state_->next_event();
+}
+void Device::advance(DeviceTime to) {
+  state_->advance(to);
+}
+DeviceTime Device::now() const {
+  return state_->now();
+}
+double Device::energy_joules() const {
+  return state_->energy_joules();
+}
+double Device::power_watts() const {
+  return state_->power_watts();
+}
+
+}  // namespace eclip::model

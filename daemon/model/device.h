@@ -32,9 +32,9 @@ struct Packet {
   PacketKind kind = PacketKind::dispatch;
   /// The AQL header's barrier bit: waits until all earlier packets of its queue have completed.
   bool barrier = false;
-  /// What a dispatch packet runs; null for barrier packets. Must stay until packet_completed.
-  std::shared_ptr<const Kernel> kernel;
-  /// Barrier packets: up to five signals; AND waits for all, OR for one to be 0 (or below).
+  /// What a dispatch packet runs, null for barrier packets. A dispatch of null takes no time.
+  std::shared_ptr<const Kernel> kernel{};
+  /// Barrier packets: up to five signals; AND waits until it has seen each at 0, OR until one is.
   std::array<SignalAddress, 5> dependencies{};
   /// Handed back in the Host's calls.
   std::uint64_t cookie = 0;
@@ -48,7 +48,8 @@ class Host {
   virtual ~Host() = default;
   /// The signal's value now.
   virtual std::int64_t signal_value(SignalAddress signal) = 0;
-  /// A dispatch packet's first workgroup starts, or a barrier packet begins to be processed.
+  /// A dispatch packet's first workgroup starts, or a barrier packet is reached by its queue and
+  /// begins to wait for its dependencies.
   virtual void packet_started(QueueId queue, const Packet& packet, DeviceTime at) = 0;
   /// The packet is complete. Here the Host decrements the packet's completion signal; barriers that
   /// wait for it are looked at afterwards, at the same device time.
@@ -58,6 +59,8 @@ class Host {
 
 /// A GPU. Queues process their packets in order; a dispatch without the barrier bit may overlap
 /// with earlier packets of its queue. Packets of different queues share CUs by arrival order.
+/// What a change of queues sets in motion is called back in the next call that takes a time;
+/// next_event() then says now(). Packets for a queue that does not exist are ignored.
 class Device {
  public:
   /// `host` must outlive the device.
@@ -71,7 +74,7 @@ class Device {
   /// A new queue on the given CUs. The mask's size must be the GPU's CU count and it must not be
   /// empty (Errc::invalid_argument).
   Result<QueueId> create_queue(const CuMask& mask);
-  /// Kernels that run keep the CUs that they have; later ones get the new mask. Errc::not_found,
+  /// Kernels that hold CUs keep them; all others get the new mask. Errc::not_found,
   /// Errc::invalid_argument as above.
   Result<void> set_cu_mask(QueueId queue, const CuMask& mask);
   /// Drops the queue and its packets, running ones too, without completing them.

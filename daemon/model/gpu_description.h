@@ -32,6 +32,8 @@ struct GpuDescription {
     double memory_contention = 0;  ///< slowdown factor - 1 when other kernels run
     double full_speed_slack = 0;   ///< a kernel fills the CUs it needs for 1/(1+slack) of its speed
     double last_wave_share = 0;    ///< share of its CUs that a kernel's last wave holds
+    std::uint32_t stream_budget = 0;  ///< CU-masked queues that the hardware serves at full speed
+    double over_budget_us = 0;        ///< added to each barrier packet while there are more
   } timing;
 
   struct Power {

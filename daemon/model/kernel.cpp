@@ -91,8 +91,7 @@ double Kernel::cus_for_slowdown(double cus, double slowdown) const {
       std::find_if(points_.begin(), points_.end(),
                    [allowed_us](const TimePoint& point) { return point.time_us <= allowed_us; });
   if (enough == points_.end()) return cus;
-  if (enough == points_.begin())
-    return std::min(cus, enough->time_us * enough->cus / allowed_us);
+  if (enough == points_.begin()) return std::min(cus, enough->time_us * enough->cus / allowed_us);
   const auto index = static_cast<std::size_t>(enough - points_.begin());
   const LogPoint& left = log_points_[index - 1];
   const LogPoint& right = log_points_[index];

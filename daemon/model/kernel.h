@@ -11,8 +11,8 @@ namespace eclip::model {
 
 /// Launch geometry and resources of one kernel, in the units of the HSA dispatch packet.
 struct LaunchShape {
-  std::uint32_t workgroups = 1;            ///< 0: not a kernel but a copy or fill; t(c) alone counts
-  std::uint32_t workgroup_size = 64;       ///< work items in a workgroup
+  std::uint32_t workgroups = 1;       ///< 0: not a kernel but a copy or fill; t(c) alone counts
+  std::uint32_t workgroup_size = 64;  ///< work items in a workgroup
   std::uint32_t registers_per_thread = 0;  ///< 0: unknown, does not limit occupancy
   std::uint32_t local_memory_bytes = 0;    ///< LDS (shared memory) of a workgroup
 };
@@ -25,8 +25,8 @@ struct TimePoint {
 
 /// A kernel's measured time curve t(c) and launch shape. Immutable. t is interpolated in log-log
 /// between points, made monotone (more CUs never take longer: points that rise are pooled at their
-/// geometric mean), and extrapolated below the first point as if time x CUs were constant, above the
-/// last point as constant.
+/// geometric mean), and extrapolated below the first point as if time x CUs were constant, above
+/// the last point as constant.
 class Kernel {
  public:
   /// Errc::malformed when there is no point, CU counts are not strictly ascending and positive, or
@@ -48,7 +48,7 @@ class Kernel {
   };
 
   LaunchShape shape_;
-  std::vector<TimePoint> points_;      // monotone
+  std::vector<TimePoint> points_;     // monotone
   std::vector<LogPoint> log_points_;  // logarithms of points_
 };
 

@@ -39,8 +39,11 @@ Occupancy occupancy_of(const Kernel& kernel, std::uint32_t mask_cus, const GpuDe
 
   Occupancy occupancy;
   occupancy.demand = std::clamp(std::max(2 * waves, needed), smallest_demand, 1.0);
-  occupancy.last_demand = std::max(occupancy.demand * gpu.timing.last_wave_share, smallest_demand);
-  occupancy.last_work = waves > 1 ? 1 / waves : 1;
+  occupancy.last_demand = occupancy.demand;
+  if (waves > 1) {
+    occupancy.last_demand *= gpu.timing.last_wave_share;
+    occupancy.last_work = 1 / waves;
+  }
   occupancy.memory = memory_activity(kernel, cus, waves);
   return occupancy;
 }

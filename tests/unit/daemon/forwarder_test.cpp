@@ -1,0 +1,307 @@
+// The forwarder against a packet processor made of plain memory: the test plays the hardware.
+#include "daemon/forwarder.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <thread>
+
+#include "ipc/futex.h"
+
+namespace eclip::daemon {
+namespace {
+
+constexpr std::size_t ring_packets = 256;
+
+/// A hardware queue that completes packets when the test says so.
+struct FakeQueue {
+  std::vector<AqlPacket> slots = std::vector<AqlPacket>(ring_packets);
+  std::uint64_t write_index = 0;
+  std::uint64_t read_index = 0;
+  std::uint64_t doorbell = UINT64_MAX;
+  AqlRing ring{slots, write_index, read_index, doorbell};
+
+  [[nodiscard]] std::uint64_t rung() const {
+    return __atomic_load_n(&doorbell, __ATOMIC_ACQUIRE) + 1;
+  }
+  /// Completes the next packet: signals live at their host address here.
+  void complete_one() {
+    const AqlPacket& slot = slots[read_index % ring_packets];
+    std::uint64_t signal = 0;
+    std::memcpy(&signal, &slot.body[13], sizeof signal);
+    if (signal != 0) reinterpret_cast<SignalSlot*>(signal)->value.store(0);
+    __atomic_store_n(&read_index, read_index + 1, __ATOMIC_RELEASE);
+  }
+  void complete_all() {
+    while (read_index < rung()) complete_one();
+  }
+};
+
+/// A worker with its regions, and a writer into one lease's ring.
+struct FakeWorker {
+  std::unique_ptr<WorkerState> state = std::make_unique<WorkerState>();
+  WorkerRequest request{};
+  std::shared_ptr<ForwardedWorker> forwarded = std::make_shared<ForwardedWorker>();
+
+  explicit FakeWorker(std::uint64_t id) {
+    forwarded->id = WorkerId{id};
+    forwarded->state = state.get();
+    forwarded->request = &request;
+    forwarded->objects.kernels = {
+        {.object = id << 20, .kernarg_bytes = 0, .group_segment_bytes = 0}};
+    forwarded->objects.signal_slots = state->signals.data();
+    forwarded->objects.signals_gpu_address = reinterpret_cast<std::uint64_t>(state->signals.data());
+  }
+};
+
+LeasePacket dispatch(SignalUse completion = {}) {
+  LeasePacket packet{};
+  packet.type = LeasePacketType::dispatch;
+  packet.completion = completion;
+  packet.dispatch.kernel = 1;
+  packet.dispatch.grid_size = {64, 1, 1};
+  packet.dispatch.workgroup_size = {64, 1, 1};
+  return packet;
+}
+
+LeasePacket wait_for(SignalUse dependency) {
+  LeasePacket packet{};
+  packet.type = LeasePacketType::barrier_and;
+  packet.barrier.dependencies[0] = dependency;
+  return packet;
+}
+
+class ForwarderTest : public ::testing::Test {
+ protected:
+  struct Fault {
+    WorkerId worker;
+    LeaseId lease;
+    std::uint64_t packet;
+    std::string text;
+  };
+
+  LeaseRing& open_lease(FakeWorker& worker, std::uint64_t lease, std::uint32_t stream,
+                        std::function<void()> on_closed = {}) {
+    auto region = Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing),
+                                 RegionWriter::both, 1);
+    LeaseRing& ring = region->payload<LeaseRing>();
+    forwarder_.open_lease(worker.forwarded, std::make_unique<ForwardedLease>(
+                                                ForwardedLease{.id = LeaseId{lease},
+                                                               .stream = StreamId{stream},
+                                                               .region = std::move(*region),
+                                                               .reader = LeaseRingReader(ring),
+                                                               .on_closed = std::move(on_closed)}));
+    return ring;
+  }
+  /// Turns until nothing moves any more.
+  Forwarder::Activity settle() {
+    Forwarder::Activity activity{};
+    do activity = forwarder_.turn();
+    while (activity == Forwarder::Activity::progress);
+    return activity;
+  }
+
+  std::array<FakeQueue, 2> queues_;
+  std::vector<SignalSlot> drain_slots_ = std::vector<SignalSlot>(4);
+  Board board_{};
+  std::vector<Fault> faults_;
+  FakeWorker anna_{1};
+  FakeWorker ben_{2};
+  Forwarder forwarder_{
+      {.spin = std::chrono::microseconds(1), .nap = std::chrono::microseconds(100)},
+      {&queues_[0].ring, &queues_[1].ring},
+      {.slots = drain_slots_, .gpu_address = reinterpret_cast<std::uint64_t>(drain_slots_.data())},
+      board_,
+      [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
+        faults_.push_back({worker, lease, packet, error.message()});
+      }};
+};
+
+TEST_F(ForwarderTest, PacketsOfALeaseReachItsStreamAndTheDoorbellRingsOnceForABurst) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 1);
+  settle();
+  LeaseRingWriter writer(ring);
+  for (int i = 0; i < 3; ++i) writer.push(dispatch());
+  EXPECT_EQ(forwarder_.turn(), Forwarder::Activity::progress);
+  EXPECT_EQ(queues_[0].rung(), 0U);
+  EXPECT_EQ(queues_[1].rung(), 3U);
+  EXPECT_EQ(queues_[1].write_index, 3U);
+  EXPECT_EQ(ring.taken.load(), 3U);
+  EXPECT_EQ(forwarder_.packets(StreamId{1}), 3U);
+  EXPECT_EQ(settle(), Forwarder::Activity::idle);
+}
+
+TEST_F(ForwarderTest, AFullHardwareQueueHoldsPacketsBackAndLosesNone) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0);
+  settle();
+  LeaseRingWriter writer(ring);
+  for (std::size_t i = 0; i < ring_packets + 10; ++i) ASSERT_TRUE(writer.push(dispatch()));
+  EXPECT_EQ(settle(), Forwarder::Activity::waiting);
+  EXPECT_EQ(queues_[0].rung(), ring_packets);
+  queues_[0].complete_all();
+  settle();
+  EXPECT_EQ(queues_[0].rung(), ring_packets + 10);
+}
+
+TEST_F(ForwarderTest, ABarrierIsForwardedAfterThePacketItWaitsForWhateverTheOrderOfTheRings) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& first = open_lease(anna_, 1, 0);
+  LeaseRing& second = open_lease(anna_, 2, 1);
+  settle();
+  // The barrier's lease is looked at before the lease with its dependency has anything.
+  LeaseRingWriter(second).push(wait_for({.signal = 5, .generation = 1}));
+  EXPECT_EQ(settle(), Forwarder::Activity::waiting);
+  EXPECT_EQ(queues_[1].rung(), 0U);
+  LeaseRingWriter(first).push(dispatch({.signal = 5, .generation = 1}));
+  settle();
+  EXPECT_EQ(queues_[0].rung(), 1U);
+  EXPECT_EQ(queues_[1].rung(), 1U);
+  EXPECT_EQ(anna_.state->signals[5].value.load(), 1);
+  EXPECT_EQ(anna_.state->signals[5].generation.load(), 1U);
+}
+
+TEST_F(ForwarderTest, ASignalIsNotArmedAgainWhileABarrierInAQueueStillLooksAtIt) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& first = open_lease(anna_, 1, 0);
+  LeaseRing& second = open_lease(anna_, 2, 1);
+  settle();
+  LeaseRingWriter on_first(first);
+  LeaseRingWriter on_second(second);
+  on_first.push(dispatch({.signal = 5, .generation = 1}));
+  settle();
+  on_second.push(wait_for({.signal = 5, .generation = 1}));
+  settle();
+  queues_[0].complete_all();  // the dependency completes; the barrier has not been processed yet
+  on_first.push(dispatch({.signal = 5, .generation = 2}));
+  EXPECT_EQ(settle(), Forwarder::Activity::waiting);
+  EXPECT_EQ(anna_.state->signals[5].value.load(), 0);
+  queues_[1].complete_all();
+  settle();
+  EXPECT_EQ(anna_.state->signals[5].value.load(), 1);
+  EXPECT_EQ(queues_[0].rung(), 2U);
+}
+
+TEST_F(ForwarderTest, ABadPacketCutsItsWorkerOffAndDisturbsNobodyElse) {
+  forwarder_.attach(anna_.forwarded);
+  forwarder_.attach(ben_.forwarded);
+  LeaseRing& bad = open_lease(anna_, 1, 0);
+  LeaseRing& good = open_lease(ben_, 2, 1);
+  settle();
+  LeaseRingWriter bad_writer(bad);
+  bad_writer.push(dispatch());
+  LeasePacket wrong = dispatch();
+  wrong.dispatch.kernel = 77;
+  bad_writer.push(wrong);
+  bad_writer.push(dispatch());
+  LeaseRingWriter(good).push(dispatch());
+  settle();
+  EXPECT_EQ(queues_[0].rung(), 1U);
+  EXPECT_EQ(queues_[1].rung(), 1U);
+  ASSERT_EQ(faults_.size(), 1U);
+  EXPECT_EQ(faults_[0].worker, WorkerId{1});
+  EXPECT_EQ(faults_[0].packet, 1U);
+  EXPECT_NE(faults_[0].text.find("77"), std::string::npos);
+  EXPECT_EQ(anna_.state->fault.load(), static_cast<std::uint32_t>(Errc::malformed));
+  EXPECT_EQ(anna_.state->fault_packet.load(), 1U);
+  EXPECT_EQ(ben_.state->fault.load(), 0U);
+}
+
+TEST_F(ForwarderTest, AWriteIndexThatRunsAwayCutsItsWorkerOff) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0);
+  settle();
+  ring.written.store(5000);
+  settle();
+  ASSERT_EQ(faults_.size(), 1U);
+  EXPECT_EQ(queues_[0].rung(), 0U);
+}
+
+TEST_F(ForwarderTest, AReleasedLeaseClosesAfterItsPacketsHaveCompleted) {
+  bool closed = false;
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0, [&] { closed = true; });
+  settle();
+  LeaseRingWriter(ring).push(dispatch());
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, false);
+  settle();
+  EXPECT_EQ(queues_[0].rung(), 2U) << "the packet, then the drain's barrier";
+  queues_[0].complete_one();
+  settle();
+  EXPECT_FALSE(closed);
+  queues_[0].complete_one();
+  settle();
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(ForwarderTest, ADeadWorkersUnforwardedPacketsAreDroppedAndItGoesWhenItsStreamsAreDry) {
+  bool detached = false;
+  int closed = 0;
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& first = open_lease(anna_, 1, 0, [&] { ++closed; });
+  LeaseRing& second = open_lease(anna_, 2, 1, [&] { ++closed; });
+  settle();
+  LeaseRingWriter(first).push(dispatch({.signal = 1, .generation = 1}));
+  settle();
+  LeaseRingWriter(second).push(wait_for({.signal = 9, .generation = 1}));  // will never come
+  settle();
+  forwarder_.detach(anna_.forwarded, [&] { detached = true; });
+  settle();
+  EXPECT_FALSE(detached);
+  queues_[1].complete_all();
+  settle();
+  EXPECT_EQ(closed, 1);
+  EXPECT_FALSE(detached);
+  queues_[0].complete_all();
+  settle();
+  EXPECT_EQ(closed, 2);
+  EXPECT_TRUE(detached);
+  EXPECT_EQ(settle(), Forwarder::Activity::idle);
+}
+
+TEST_F(ForwarderTest, MoreDrainsThanDrainSignalsWaitTheirTurn) {
+  int quiet = 0;
+  forwarder_.attach(anna_.forwarded);
+  open_lease(anna_, 1, 0);
+  settle();
+  for (int i = 0; i < 10; ++i) forwarder_.quiesce(anna_.forwarded, [&] { ++quiet; });
+  settle();
+  EXPECT_EQ(queues_[0].rung(), drain_slots_.size());
+  for (int i = 0; i < 3; ++i) {
+    queues_[0].complete_all();
+    settle();
+  }
+  EXPECT_EQ(quiet, 10);
+}
+
+TEST_F(ForwarderTest, ASleepingForwarderIsWokenByAWorkerAndWakesAWaitingWorker) {
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0);
+  forwarder_.start();
+  LeaseRingWriter writer(ring);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  for (std::uint32_t round = 1; round <= 200; ++round) {
+    while (board_.forwarder_asleep.load() == 0 && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::yield();
+    ASSERT_EQ(board_.forwarder_asleep.load(), 1U) << "it does not go to sleep";
+    writer.push(dispatch({.signal = 0, .generation = round}));
+    anna_.request.waiters.fetch_add(1);
+    if (board_.forwarder_asleep.load() != 0) {
+      anna_.request.wake.fetch_add(1);
+      futex_wake_all(anna_.request.wake);
+    }
+    while (queues_[0].rung() < round && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::yield();
+    ASSERT_EQ(queues_[0].rung(), round) << "it was not woken";
+    const std::uint32_t before = anna_.state->completions.load();
+    queues_[0].complete_one();
+    while (anna_.state->completions.load() == before && std::chrono::steady_clock::now() < deadline)
+      futex_wait(anna_.state->completions, before, std::chrono::seconds(1));
+    ASSERT_NE(anna_.state->completions.load(), before) << "the waiting worker was not woken";
+    anna_.request.waiters.fetch_sub(1);
+  }
+}
+
+}  // namespace
+}  // namespace eclip::daemon
