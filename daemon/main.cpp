@@ -5,11 +5,13 @@
 #include <spdlog/spdlog.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <string_view>
 
 #include "daemon/config.h"
 #include "daemon/control_server.h"
@@ -40,7 +42,17 @@ Result<Config> configuration(const std::string& file) {
   return Config{};
 }
 
-Result<void> serve(const Config& config) {
+/// Tells whoever started eclipd that it serves: systemd, and a line on `ready_fd` unless negative.
+void announce_ready(int ready_fd) {
+  ::sd_notify(0, "READY=1");
+  if (ready_fd < 0) return;
+  constexpr std::string_view line = "ready\n";
+  if (::write(ready_fd, line.data(), line.size()) < 0)
+    spdlog::warn("--ready-fd {}: {}", ready_fd, std::generic_category().message(errno));
+  if (ready_fd > STDERR_FILENO) ::close(ready_fd);
+}
+
+Result<void> serve(const Config& config, int ready_fd) {
   // Blocked before the first thread starts, so that only the signalfd sees them.
   sigset_t signals;
   ::sigemptyset(&signals);
@@ -57,7 +69,7 @@ Result<void> serve(const Config& config) {
   if (!service) return tl::unexpected(service.error());
   ControlServer server(**service, std::move(*socket), signal_fd.get());
   spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
-  ::sd_notify(0, "READY=1");
+  announce_ready(ready_fd);
   auto served = server.run();
   ::sd_notify(0, "STOPPING=1");
   return served;
@@ -70,11 +82,15 @@ int main(int argc, char** argv) {
   std::string config_file;
   std::string log_level;
   bool check_config = false;
+  int ready_fd = -1;
   app.add_option("--config", config_file,
                  "Configuration (TOML); " + std::string(default_config) + " if it exists");
   app.add_option("--log-level", log_level, "Overrides daemon.log_level")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical"}));
   app.add_flag("--check-config", check_config, "Check the configuration and exit");
+  app.add_option("--ready-fd", ready_fd,
+                 "Write a line to this descriptor when clients can connect, and close it")
+      ->check(CLI::NonNegativeNumber);
   app.set_version_flag("--version", std::string("eclipd ") + ECLIP_VERSION);
   CLI11_PARSE(app, argc, argv);
 
@@ -88,7 +104,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   set_up_logging(log_level.empty() ? config->daemon.log_level : log_level);
-  if (const auto served = serve(*config); !served) {
+  if (const auto served = serve(*config, ready_fd); !served) {
     spdlog::critical("{}", served.error().message());
     return 1;
   }
