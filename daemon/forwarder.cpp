@@ -132,8 +132,7 @@ void Forwarder::sleep_until_woken() {
 bool Forwarder::anything_new() const {
   return posted_.load() != handled_ ||
          std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
-           const bool waits = worker->request->waiters.load() != 0 && !worker->outstanding.empty();
-           return waits ||
+           return !worker->outstanding.empty() ||
                   (!worker->cut_off &&
                    std::any_of(worker->leases.begin(), worker->leases.end(),
                                [](const auto& lease) { return lease->reader.waiting() != 0; }));
@@ -154,7 +153,7 @@ Forwarder::Activity Forwarder::turn() {
     for (auto& lease : worker->leases)
       if (!worker->cut_off) progress |= forward(*worker, *lease);
     progress |= close_finished_leases(worker);
-    progress |= wake_waiters(*worker);
+    progress |= collect_completions(*worker);
   }
   progress |= advance_drains();
   progress |= remove_detached();
@@ -164,8 +163,7 @@ Forwarder::Activity Forwarder::turn() {
 
 bool Forwarder::waits_for_anything() const {
   return !drains_.empty() || std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
-    const bool waits = worker->request->waiters.load() != 0 && !worker->outstanding.empty();
-    return waits ||
+    return !worker->outstanding.empty() ||
            (!worker->cut_off && std::any_of(worker->leases.begin(), worker->leases.end(),
                                             [](const auto& lease) { return lease->visible != 0; }));
   });
@@ -262,16 +260,18 @@ bool Forwarder::close_finished_leases(const std::shared_ptr<ForwardedWorker>& wo
   return any;
 }
 
-bool Forwarder::wake_waiters(ForwardedWorker& worker) {
-  if (worker.outstanding.empty() || worker.request->waiters.load() == 0) return false;
+bool Forwarder::collect_completions(ForwardedWorker& worker) {
   const auto completed = std::erase_if(worker.outstanding, [&](std::uint32_t signal) {
     if (!worker.objects.is_complete(signal)) return false;
     worker.is_outstanding[signal] = false;
     return true;
   });
   if (completed == 0) return false;
-  worker.state->completions.fetch_add(1);
-  futex_wake_all(worker.state->completions);
+  // A thread that counts itself in after this load looks at its signal once more before it sleeps.
+  if (worker.request->waiters.load() != 0) {
+    worker.state->completions.fetch_add(1);
+    futex_wake_all(worker.state->completions);
+  }
   return true;
 }
 

@@ -102,7 +102,7 @@ class Forwarder {
 
   enum class Activity {
     progress,  ///< something was forwarded or completed
-    waiting,   ///< nothing now, but the GPU or a held packet is waited for
+    waiting,   ///< nothing now, but packets run or are held back
     idle,      ///< nothing until a worker or the control thread asks
   };
   /// One look at everything. On the forwarder's thread only.
@@ -124,7 +124,7 @@ class Forwarder {
   void push(ForwardedWorker& worker, StreamId stream, const VettedPacket& vetted);
   void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
   bool close_finished_leases(const std::shared_ptr<ForwardedWorker>& worker);
-  static bool wake_waiters(ForwardedWorker& worker);
+  static bool collect_completions(ForwardedWorker& worker);
   void drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
              std::function<void()> on_drained);
   bool advance_drains();

@@ -155,7 +155,7 @@ TEST_F(ForwarderTest, ABarrierIsForwardedAfterThePacketItWaitsForWhateverTheOrde
   EXPECT_EQ(settle(), Forwarder::Activity::waiting);
   EXPECT_EQ(queues_[1].rung(), 0U);
   LeaseRingWriter(first).push(dispatch({.signal = 5, .generation = 1}));
-  settle();
+  EXPECT_EQ(settle(), Forwarder::Activity::waiting) << "it stays awake while the signal is out";
   EXPECT_EQ(queues_[0].rung(), 1U);
   EXPECT_EQ(queues_[1].rung(), 1U);
   EXPECT_EQ(anna_.state->signals[5].value.load(), 1);
