@@ -1,0 +1,105 @@
+// Queues that are made, masked anew and destroyed while kernels run.
+#include <gtest/gtest.h>
+
+#include "tests/unit/model/schedule.h"
+
+namespace eclip::model {
+namespace {
+
+class QueueChange : public ::testing::Test {
+ protected:
+  QueueId queue(const char* list) { return *device.create_queue(cus(list)); }
+
+  Recorder host;
+  Device device{small_gpu(), host};
+};
+
+TEST_F(QueueChange, ARunningKernelKeepsItsCusAndTheNextGetsTheNewMask) {
+  const QueueId only = queue("0-3");
+  device.submit(only, dispatch(1, scaling_kernel(400)), us(0));
+  device.submit(only, dispatch(2, scaling_kernel(400)), us(0));
+  device.advance(us(50));
+  ASSERT_TRUE(device.set_cu_mask(only, cus("0")));
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1], span(0, 100));
+  EXPECT_EQ(host.spans[2], span(102, 502));
+}
+
+TEST_F(QueueChange, AKernelThatWaitsForCusMovesToTheNewMask) {
+  const QueueId left = queue("0-1");
+  const QueueId other = queue("0-1");
+  device.submit(left, dispatch(1, scaling_kernel(200)), us(0));
+  device.submit(other, dispatch(2, scaling_kernel(200)), us(0));
+  device.advance(us(50));
+  EXPECT_FALSE(host.spans.contains(2));
+  ASSERT_TRUE(device.set_cu_mask(other, cus("2-3")));
+  EXPECT_EQ(device.next_event(), us(50));
+  EXPECT_FALSE(host.spans.contains(2)) << "callbacks come only with a call that takes a time";
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1], span(0, 100));
+  EXPECT_EQ(host.spans[2], span(50, 150));
+}
+
+TEST_F(QueueChange, DestroyingAQueueFreesItsCusAndCompletesNothing) {
+  const QueueId big = queue("0-3");
+  const QueueId other = queue("0-3");
+  device.submit(big, dispatch(1, scaling_kernel(400)), us(0));
+  device.submit(big, dispatch(2, scaling_kernel(400)), us(0));
+  device.submit(other, dispatch(3, scaling_kernel(40)), us(0));
+  device.advance(us(30));
+  device.destroy_queue(big);
+  EXPECT_EQ(device.next_event(), us(30));
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1].end, DeviceTime(-1));
+  EXPECT_FALSE(host.spans.contains(2));
+  EXPECT_EQ(host.spans[3], span(30, 40));
+  EXPECT_DOUBLE_EQ(device.power_watts(), 10);
+}
+
+TEST_F(QueueChange, DestroyingAQueueWithPacketsThatWaitIsHarmless) {
+  const QueueId doomed = queue("0-3");
+  host.signals[1] = 1;
+  device.submit(doomed, barrier(PacketKind::barrier_and, 1, {1}), us(0));
+  device.destroy_queue(doomed);
+  device.destroy_queue(doomed);
+  host.signals[1] = 0;
+  device.signals_changed(us(10));
+  device.submit(doomed, dispatch(2, small_kernel(10)), us(10));
+  device.advance(us(100));
+  EXPECT_EQ(host.spans[1].end, DeviceTime(-1));
+  EXPECT_FALSE(host.spans.contains(2));
+  EXPECT_EQ(device.next_event(), std::nullopt);
+}
+
+TEST_F(QueueChange, ANewQueueDoesNotChangeWhatRuns) {
+  const QueueId first = queue("0-3");
+  device.submit(first, dispatch(1, scaling_kernel(400)), us(0));
+  device.advance(us(30));
+  const QueueId second = queue("1-2");
+  EXPECT_NE(first, second);
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1], span(0, 100));
+}
+
+TEST_F(QueueChange, AQueueIdIsNotUsedAgain) {
+  const QueueId first = queue("0-3");
+  device.destroy_queue(first);
+  EXPECT_NE(queue("0-3"), first);
+}
+
+TEST_F(QueueChange, MasksThatDoNotFitAreRefused) {
+  const auto empty = device.create_queue(CuMask(4));
+  ASSERT_FALSE(empty);
+  EXPECT_EQ(empty.error().code, Errc::invalid_argument);
+  EXPECT_NE(empty.error().message().find("empty"), std::string::npos) << empty.error().message();
+  const auto larger = device.create_queue(CuMask::full(5));
+  ASSERT_FALSE(larger);
+  EXPECT_EQ(larger.error().code, Errc::invalid_argument);
+  const QueueId only = queue("0-3");
+  EXPECT_EQ(device.set_cu_mask(only, CuMask(4)).error().code, Errc::invalid_argument);
+  device.destroy_queue(only);
+  EXPECT_EQ(device.set_cu_mask(only, cus("0")).error().code, Errc::not_found);
+}
+
+}  // namespace
+}  // namespace eclip::model

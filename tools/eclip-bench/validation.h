@@ -1,0 +1,46 @@
+// The device model against measured co-location: what it predicts for every worker of every mix
+// and scenario.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "daemon/model/gpu_description.h"
+#include "ipc/result.h"
+#include "tools/eclip-bench/closed_loop.h"
+
+namespace eclip::bench {
+
+/// One worker in one scenario of one mix.
+struct WorkerPoint {
+  std::string profile;
+  double measured_us = 0;
+  double predicted_us = 0;
+  /// |predicted - measured| / measured.
+  [[nodiscard]] double error() const;
+};
+
+struct ScenarioOutcome {
+  std::string mix;
+  std::string scenario;
+  bool fitted = false;  ///< the mix is one of those that the timing parameters were fitted on
+  double measured_watts = 0;
+  double predicted_watts = 0;
+  std::vector<WorkerPoint> workers;
+  /// Geometric mean over the workers: mixes hold models of very different size.
+  [[nodiscard]] double measured_mean_us() const;
+  [[nodiscard]] double predicted_mean_us() const;
+};
+
+struct Validation {
+  std::vector<ScenarioOutcome> outcomes;
+  std::vector<std::string> skipped;  ///< "mix/scenario: reason"
+};
+
+/// Runs every mix and scenario of `data`/colocation-h100.json in virtual time with the profiles of
+/// `data`/profiles.
+Result<Validation> validate(const model::GpuDescription& gpu, const std::filesystem::path& data,
+                            const LoopOptions& options);
+
+}  // namespace eclip::bench
