@@ -6,8 +6,15 @@
  * Without eclipd, eclip_connect() returns -ENOTCONN and says so once; the program then runs as it
  * would without ECLIP.
  *
- * Threads: an eclip_context may be used by many threads, an eclip_lease by one at a time. After
- * fork() the child must not use its parent's contexts; it makes its own.
+ * Threads: an eclip_context may be used by many threads, an eclip_lease by one at a time, and the
+ * uses of one signal follow each other. After fork() the child must not use its parent's contexts;
+ * it makes its own. Calls that ask eclipd for something return -ECONNRESET there; submissions are
+ * not checked.
+ *
+ * Structs: set struct_size to the struct's sizeof and all reserved fields to 0; -EINVAL otherwise.
+ *
+ * A call that asks eclipd for something returns -ETIMEDOUT when the answer takes too long. What
+ * eclipd granted after that is released by eclip_disconnect().
  */
 #ifndef ECLIP_ECLIP_H
 #define ECLIP_ECLIP_H
@@ -39,10 +46,10 @@ ECLIP_API const char* eclip_last_error(void);
 /* --- connection ------------------------------------------------------------------------------- */
 
 struct eclip_connect_options {
-  uint32_t struct_size;     /* sizeof(struct eclip_connect_options) */
-  uint32_t timeout_ms;      /* for connecting and for each later request; 0: 1000 */
-  const char* socket_path;  /* NULL: $ECLIP_SOCKET, else /run/eclip/eclipd.sock */
-  const char* worker_name;  /* shown by eclipctl; NULL: the program's name */
+  uint32_t struct_size;    /* sizeof(struct eclip_connect_options) */
+  uint32_t timeout_ms;     /* for connecting and for each later request; 0: 1000 */
+  const char* socket_path; /* NULL: $ECLIP_SOCKET, else /run/eclip/eclipd.sock */
+  const char* worker_name; /* shown by eclipctl; NULL: the program's name */
   /* Receives the library's rare one-line messages; NULL: standard error. */
   void (*log)(void* user, const char* line);
   void* log_user;
@@ -56,7 +63,8 @@ struct eclip_connect_options {
  */
 ECLIP_API int eclip_connect(const struct eclip_connect_options* options, eclip_context** context);
 
-/* Releases everything the context holds, leases too, and frees it. NULL is allowed. */
+/* Releases everything the context holds, leases and memory mappings too, and frees it; its leases
+ * must not be used any more. NULL is allowed. */
 ECLIP_API void eclip_disconnect(eclip_context* context);
 
 struct eclip_gpu {
@@ -83,8 +91,8 @@ struct eclip_lease_request {
 };
 
 /* Acquires a stream.
- *   -EBUSY     no stream that fits is free
- *   -EINVAL    no such stream, or more CUs than the pool's largest stream has
+ *   -EBUSY      no stream that fits is free
+ *   -EINVAL     no such stream, or more CUs than the pool's largest stream has
  *   -ECONNRESET eclipd is gone
  */
 ECLIP_API int eclip_lease_acquire(eclip_context* context, const struct eclip_lease_request* request,
@@ -118,7 +126,8 @@ struct eclip_memory {
 };
 
 /* Allocates memory that kernels can read and write, `bytes` > 0, zeroed unless device-local.
- *   -ENOMEM the device is full; -EDQUOT the worker's quota is used up */
+ *   -EIO    eclipd could not get it from the driver, because the device is full for example
+ *   -EDQUOT the worker's quota is used up */
 ECLIP_API int eclip_memory_allocate(eclip_context* context, uint64_t bytes, uint32_t flags,
                                     struct eclip_memory* memory);
 
@@ -130,8 +139,8 @@ ECLIP_API int eclip_memory_free(eclip_context* context, const struct eclip_memor
 ECLIP_API int eclip_code_load(eclip_context* context, const void* image, uint64_t bytes,
                               uint32_t* code);
 
-/* Makes the kernel object (64-byte AMDHSA kernel descriptor) at `offset` of the image, a multiple of
- * 64, known as a kernel with `kernarg_bytes` of arguments. */
+/* Makes the kernel object (64-byte AMDHSA kernel descriptor) at `offset` of the image, a multiple
+ * of 64, known as a kernel with `kernarg_bytes` of arguments. */
 ECLIP_API int eclip_kernel_register(eclip_context* context, uint32_t code, uint64_t offset,
                                     uint32_t kernarg_bytes, uint32_t* kernel);
 
@@ -145,6 +154,8 @@ struct eclip_token {
 
 /* Reserves a signal. -ENOSPC when all 1024 are taken. */
 ECLIP_API int eclip_signal_create(eclip_context* context, uint32_t* signal);
+/* Gives it back; its tokens must not be used any more. -EBUSY while its last use has not completed.
+ */
 ECLIP_API int eclip_signal_destroy(eclip_context* context, uint32_t signal);
 
 /* The packet waits until all earlier packets of the lease have completed. */
@@ -167,11 +178,11 @@ struct eclip_dispatch {
 
 /* Submits a kernel: a few stores to shared memory, no system call while the daemon is awake.
  * `token` may be NULL.
- *   -EAGAIN     the lease's ring is full: nothing was submitted; wait for a token and retry
- *   -EBUSY      the completion signal's last use has not completed: nothing was submitted
+ *   -EAGAIN     the lease's ring (1024 packets) is full: nothing was submitted; wait for a token
+ * and retry -EBUSY      the completion signal's last use has not completed: nothing was submitted
  *   -EINVAL     a field's value is not allowed
  *   -EPROTO     eclipd has cut this worker off for a bad packet; eclip_last_error() says which
- *   -ECONNRESET eclipd is gone
+ *   -ECONNRESET eclipd is gone; known once a wait or a request has found out
  */
 ECLIP_API int eclip_submit_dispatch(eclip_lease* lease, const struct eclip_dispatch* dispatch,
                                     struct eclip_token* token);
@@ -194,19 +205,21 @@ struct eclip_barrier {
 ECLIP_API int eclip_submit_barrier(eclip_lease* lease, const struct eclip_barrier* barrier,
                                    struct eclip_token* token);
 
-/* 1 when the packet of `token` has completed, else 0. Two loads; never a system call. */
+/* 1 when the packet of `token` has completed, or the token is none, else 0. A few loads; never a
+ * system call. */
 ECLIP_API int eclip_is_complete(eclip_context* context, struct eclip_token token);
 
 /* Waits until the packet of `token` has completed; timeout_ns in host time. Spins briefly, then
  * sleeps.
- *   -ETIMEDOUT, -EPROTO (cut off, the packet will not complete), -ECONNRESET (eclipd is gone)
+ *   -ETIMEDOUT, -EPROTO (cut off, the packet will not complete), -ECONNRESET (eclipd is gone),
+ *   -EINVAL (no such packet was submitted)
  */
 ECLIP_API int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns);
 
 /* Start and end of the completed packet on the GPU's clock, in device nanoseconds from an arbitrary
  * zero point; -EAGAIN while it has not completed or its signal has been used again. */
-ECLIP_API int eclip_token_times(eclip_context* context, struct eclip_token token, uint64_t* start_ns,
-                                uint64_t* end_ns);
+ECLIP_API int eclip_token_times(eclip_context* context, struct eclip_token token,
+                                uint64_t* start_ns, uint64_t* end_ns);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,82 @@
+#include "libeclip/context.h"
+
+#include <algorithm>
+
+#include "ipc/futex.h"
+#include "libeclip/errors.h"
+
+using eclip::Errc;
+
+eclip_context::~eclip_context() {
+  // eclipd releases everything of a closed connection, but in its own time; a program that
+  // reconnects at once expects its streams to be free.
+  for (const auto& lease : leases) {
+    const auto released = control.request(eclip::MessageType::lease_release,
+                                          eclip::Handle{lease->id}, eclip::MessageType::ok);
+    if (!released) break;
+  }
+}
+
+eclip::Result<void> eclip_context::introduce(std::string_view worker_name) {
+  eclip::Hello hello{};
+  hello.worker_name.assign(worker_name);
+  auto reply = control.request(eclip::MessageType::hello, hello, eclip::MessageType::welcome);
+  if (!reply) return tl::unexpected(reply.error());
+  if (reply->fds.size() != 3)
+    return eclip::fail(
+        Errc::malformed,
+        "eclipd's welcome has " + std::to_string(reply->fds.size()) + " regions instead of 3");
+  auto board = eclip::Region::open(std::move(reply->fds[0]), eclip::RegionKind::board,
+                                   sizeof(eclip::Board), false);
+  if (!board) return eclip::fail(board.error(), "board");
+  auto state = eclip::Region::open(std::move(reply->fds[1]), eclip::RegionKind::worker_state,
+                                   sizeof(eclip::WorkerState), false);
+  if (!state) return eclip::fail(state.error(), "worker state");
+  auto request = eclip::Region::open(std::move(reply->fds[2]), eclip::RegionKind::worker_request,
+                                     sizeof(eclip::WorkerRequest), true);
+  if (!request) return eclip::fail(request.error(), "worker request");
+  regions.emplace(eclip::WelcomeRegions{std::move(*board), std::move(*state), std::move(*request)});
+  signals.emplace(this->state());
+  return {};
+}
+
+void eclip_context::wake_forwarder() const {
+  // Pairs with the forwarder's: it announces its sleep and then looks at the rings once more.
+  // Either it sees our store there or we see its announcement here. (ThreadSanitizer does not model
+  // fences; no access to ordinary memory depends on this one, so it misses nothing and reports
+  // nothing.)
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (board().forwarder_asleep.load(std::memory_order_relaxed) == 0) return;
+  request().wake.fetch_add(1, std::memory_order_seq_cst);
+  eclip::futex_wake_all(request().wake);
+}
+
+int eclip_context::check_alive() const {
+  const std::uint32_t fault = state().fault.load(std::memory_order_acquire);
+  if (fault != 0) {
+    const std::error_code code(static_cast<int>(fault), eclip::eclip_category());
+    return eclip::report(EPROTO,
+                         "eclipd has cut this worker off: packet " +
+                             std::to_string(state().fault_packet.load(std::memory_order_relaxed)) +
+                             " of lease " +
+                             std::to_string(state().fault_lease.load(std::memory_order_relaxed)) +
+                             " was refused (" + code.message() + "); connect again to go on");
+  }
+  if (control.gone())
+    return eclip::report(ECONNRESET, "eclipd is gone; its streams and memory went with it");
+  return 0;
+}
+
+eclip_lease* eclip_context::adopt(std::unique_ptr<eclip_lease> lease) {
+  const std::lock_guard lock(objects_mutex);
+  leases.push_back(std::move(lease));
+  return leases.back().get();
+}
+
+void eclip_context::release(eclip_lease* lease) {
+  // A failure means that eclipd is gone or will free the lease when the connection closes.
+  static_cast<void>(control.request(eclip::MessageType::lease_release, eclip::Handle{lease->id},
+                                    eclip::MessageType::ok));
+  const std::lock_guard lock(objects_mutex);
+  std::erase_if(leases, [lease](const auto& held) { return held.get() == lease; });
+}

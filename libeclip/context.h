@@ -1,0 +1,87 @@
+// What the opaque handles of the C ABI stand for.
+#pragma once
+
+#include <boost/interprocess/mapped_region.hpp>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "eclip/eclip.h"
+#include "ipc/board.h"
+#include "ipc/lease_ring.h"
+#include "ipc/region.h"
+#include "ipc/worker_regions.h"
+#include "libeclip/control_channel.h"
+#include "libeclip/signal_table.h"
+
+namespace eclip {
+
+/// The regions that eclipd's welcome brings.
+struct WelcomeRegions {
+  Region board;
+  Region state;
+  Region request;
+};
+
+}  // namespace eclip
+
+struct eclip_context {
+  eclip_context(eclip::UniqueFd socket, std::chrono::milliseconds timeout)
+      : control(std::move(socket), timeout) {}
+  eclip_context(const eclip_context&) = delete;
+  eclip_context& operator=(const eclip_context&) = delete;
+  ~eclip_context();
+
+  /// Says hello and maps the regions of the answer; once, before anything else.
+  eclip::Result<void> introduce(std::string_view worker_name);
+
+  [[nodiscard]] const eclip::Board& board() const {
+    return regions->board.payload<const eclip::Board>();
+  }
+  [[nodiscard]] const eclip::WorkerState& state() const {
+    return regions->state.payload<const eclip::WorkerState>();
+  }
+  [[nodiscard]] eclip::WorkerRequest& request() const {
+    return regions->request.payload<eclip::WorkerRequest>();
+  }
+
+  /// Call after a store that eclipd's forwarder must notice: wakes it if it sleeps. A system call
+  /// only in that case.
+  void wake_forwarder() const;
+
+  /// 0, -EPROTO when eclipd has cut this worker off, -ECONNRESET when it is known to be gone. Loads
+  /// only.
+  int check_alive() const;
+
+  /// The exclusive ownership of a lease passes to the context.
+  eclip_lease* adopt(std::unique_ptr<eclip_lease> lease);
+  /// Tells eclipd and frees the lease.
+  void release(eclip_lease* lease);
+
+  eclip::ControlChannel control;
+  std::optional<eclip::WelcomeRegions> regions;
+  std::optional<eclip::SignalTable> signals;
+
+  std::mutex objects_mutex;  // guards the two below
+  std::unordered_map<std::uint32_t, boost::interprocess::mapped_region> host_mappings;
+  std::vector<std::unique_ptr<eclip_lease>> leases;
+};
+
+struct eclip_lease {
+  eclip_lease(eclip_context& owner, eclip::Region region, const eclip::LeaseGranted& granted)
+      : context(&owner),
+        ring(std::move(region)),
+        writer(ring.payload<eclip::LeaseRing>()),
+        id(granted.lease),
+        stream(granted.stream),
+        cu_count(granted.cu_count) {}
+
+  eclip_context* context;
+  eclip::Region ring;
+  eclip::LeaseRingWriter writer;
+  std::uint64_t id;
+  std::uint32_t stream;
+  std::uint32_t cu_count;
+};

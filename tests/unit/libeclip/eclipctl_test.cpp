@@ -1,0 +1,119 @@
+// eclipctl's parts: lists, tables, words.
+#include <nlohmann/json.hpp>
+
+#include "tests/unit/libeclip/worker.h"
+#include "tools/eclipctl/query.h"
+#include "tools/eclipctl/table.h"
+#include "tools/eclipctl/views.h"
+
+namespace eclip::test {
+namespace {
+
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+TEST(Format, DurationsAndBytes) {
+  EXPECT_EQ(ctl::format_duration(40ms), "0.0s");
+  EXPECT_EQ(ctl::format_duration(12340ms), "12.3s");
+  EXPECT_EQ(ctl::format_duration(252s), "4m 12s");
+  EXPECT_EQ(ctl::format_duration(2h + 5min), "2h 5m");
+  EXPECT_EQ(ctl::format_duration(76h), "3d 4h");
+  EXPECT_EQ(ctl::format_bytes(512), "512 B");
+  EXPECT_EQ(ctl::format_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(ctl::format_bytes((1U << 20U) - 1), "1.0 MiB");
+  EXPECT_EQ(ctl::printable("a\x1b[2Jb\n"), "a?[2Jb?");
+}
+
+TEST(Format, TablesAlignTheirColumns) {
+  ctl::Table table({{"ID", ctl::Align::right}, {"NAME"}, {"N", ctl::Align::right}});
+  table.add({"7", "long name", "1"});
+  table.add({"12345", "", "22"});
+  EXPECT_EQ(table.to_string(),
+            "   ID  NAME        N\n"
+            "    7  long name   1\n"
+            "12345  -          22\n");
+}
+
+TEST(Views, ShowTheStatus) {
+  StatusReply status{};
+  status.version.assign("0.1.0");
+  status.gpu_name.assign("Test GPU");
+  status.streams_leased = 2;
+  status.stream_count = status.stream_budget = 7;
+  status.uptime_ms = 61'000;
+  status.device_time_rate = 1ULL << 32U;
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("up 1m 1s"));
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("2 of 7 leased"));
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("power            -"));
+  EXPECT_THAT(ctl::to_text(status), Not(HasSubstr("device time")));
+  EXPECT_TRUE(ctl::to_json(status)["power_w"].is_null());
+  status.device_time_rate /= 4;
+  status.has_power = 1;
+  status.power_mw = 25'500;
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("runs at 0.2500 of host time"));
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("25.5 W"));
+  EXPECT_EQ(ctl::to_json(status)["power_w"], 25.5);
+}
+
+std::optional<std::vector<Message>> answer_lists(const Message& request) {
+  const std::uint32_t sequence = request.header.sequence;
+  StreamRecord stream{};
+  stream.cu_count = 15;
+  stream.mask.assign("0-14");
+  switch (request.header.type) {
+    case MessageType::list_streams: {
+      StreamRecord second = stream;
+      second.stream = 1;
+      second.lease = 101;
+      return std::vector{make_message(MessageType::stream_record, sequence, stream),
+                         make_message(MessageType::stream_record, sequence, second),
+                         make_message(MessageType::end, sequence, Handle{})};
+    }
+    case MessageType::list_clients:
+      return std::vector{make_message(MessageType::end, sequence, Handle{})};
+    case MessageType::list_leases:  // the wrong records
+      return std::vector{make_message(MessageType::stream_record, sequence, stream)};
+    case MessageType::get_status:
+      return std::vector{
+          make_error(sequence, Error{make_error_code(Errc::device_failed), "the daemon's words"})};
+    default:
+      return std::nullopt;
+  }
+}
+
+TEST(Query, ReadsListsToTheirEnd) {
+  const FakeDaemon daemon({.answer = answer_lists});
+  auto connection = ctl::DaemonConnection::open(daemon.path());
+  ASSERT_TRUE(connection.has_value());
+  const auto streams = connection->streams();
+  ASSERT_TRUE(streams.has_value()) << streams.error().message();
+  EXPECT_EQ(streams->size(), 2U);
+  EXPECT_EQ(ctl::to_text(*streams),
+            "STREAM  CUS  STATE   LEASE  PACKETS  CU MASK\n"
+            "     0   15  free        -        0  0-14\n"
+            "     1   15  leased    101        0  0-14\n");
+  EXPECT_EQ(ctl::to_json(*streams)[1]["lease"], 101);
+  EXPECT_TRUE(ctl::to_json(*streams)[0]["lease"].is_null());
+  const auto clients = connection->clients();
+  ASSERT_TRUE(clients.has_value());
+  EXPECT_TRUE(clients->empty());
+}
+
+TEST(Query, ReportsErrorsAndWrongRecords) {
+  const FakeDaemon daemon({.answer = answer_lists});
+  auto connection = ctl::DaemonConnection::open(daemon.path());
+  ASSERT_TRUE(connection.has_value());
+  const auto status = connection->status();
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().message(), "the daemon's words");
+  EXPECT_EQ(connection->leases().error().code, Errc::malformed);
+}
+
+TEST(Query, KnowsWhenNobodyListens) {
+  const auto connection = ctl::DaemonConnection::open("/nonexistent/eclipd.sock");
+  ASSERT_FALSE(connection.has_value());
+  EXPECT_EQ(connection.error().code, Errc::gone);
+}
+
+}  // namespace
+}  // namespace eclip::test

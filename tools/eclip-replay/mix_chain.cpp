@@ -1,0 +1,39 @@
+#include "tools/eclip-replay/mix_chain.h"
+
+#include <array>
+#include <cstring>
+
+#include "tools/replay/replay_kernel.h"
+
+namespace eclip::replay {
+
+MixChain::MixChain(Connection& connection)
+    : memory_(connection.allocate(slot_count * (sizeof(MixKernarg) + sizeof(std::uint64_t)))) {}
+
+std::uint64_t MixChain::word_offset(std::uint64_t kernel) {
+  return slot_count * sizeof(MixKernarg) + kernel % slot_count * sizeof(std::uint64_t);
+}
+
+std::uint64_t MixChain::add() {
+  const std::uint64_t kernel = kernels_++;
+  // Before the first kernel stands the last word, which is 0 as all the memory is.
+  const std::uint64_t previous = kernel + slot_count - 1;
+  MixKernarg arguments{};
+  arguments.output = memory_.gpu_address() + word_offset(kernel);
+  arguments.salt = static_cast<std::uint32_t>(kernel);
+  arguments.input_count = 1;
+  arguments.inputs[0] = memory_.gpu_address() + word_offset(previous);
+  const std::uint64_t offset = kernel % slot_count * sizeof(MixKernarg);
+  std::memcpy(memory_.host<std::byte>() + offset, &arguments, sizeof arguments);
+  expected_ = mix(arguments.salt, std::array{expected_});
+  return offset;
+}
+
+std::uint64_t MixChain::value() const {
+  if (kernels_ == 0) return 0;
+  std::uint64_t value = 0;
+  std::memcpy(&value, memory_.host<std::byte>() + word_offset(kernels_ - 1), sizeof value);
+  return value;
+}
+
+}  // namespace eclip::replay

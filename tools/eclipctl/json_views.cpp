@@ -1,0 +1,82 @@
+#include <nlohmann/json.hpp>
+
+#include "tools/eclipctl/views.h"
+
+namespace eclip::ctl {
+namespace {
+
+using nlohmann::json;
+
+template <class Record>
+json list_of(const std::vector<Record>& records, json (*convert)(const Record&)) {
+  json list = json::array();
+  for (const Record& record : records) list.push_back(convert(record));
+  return list;
+}
+
+json stream_json(const StreamRecord& stream) {
+  return {{"stream", stream.stream},
+          {"cu_count", stream.cu_count},
+          {"lease", stream.lease != 0 ? json(stream.lease) : json(nullptr)},
+          {"draining", stream.draining != 0},
+          {"packets", stream.packets},
+          {"mask", stream.mask.str()}};
+}
+
+json client_json(const ClientRecord& client) {
+  const std::error_code fault(static_cast<int>(client.fault), eclip_category());
+  return {{"worker", client.worker},
+          {"name", client.name.str()},
+          {"pid", client.pid},
+          {"uid", client.uid},
+          {"command", client.command.str()},
+          {"leases", client.leases},
+          {"kernels", client.kernels},
+          {"memory_objects", client.memory_objects},
+          {"memory_bytes", client.memory_bytes},
+          {"packets", client.packets},
+          {"connected_ms", client.connected_ms},
+          {"fault", client.fault != 0 ? json(fault.message()) : json(nullptr)}};
+}
+
+json lease_json(const LeaseRecord& lease) {
+  return {{"lease", lease.lease},    {"stream", lease.stream}, {"cu_count", lease.cu_count},
+          {"worker", lease.worker},  {"pid", lease.pid},       {"packets", lease.packets},
+          {"held_ms", lease.held_ms}};
+}
+
+}  // namespace
+
+json to_json(const StatusReply& status) {
+  const bool has_power = status.has_power != 0;
+  return {
+      {"version", status.version.str()},
+      {"pid", status.pid},
+      {"uptime_ms", status.uptime_ms},
+      {"gpu",
+       {{"name", status.gpu_name.str()},
+        {"node", status.gpu_node},
+        {"cu_count", status.gpu_cu_count}}},
+      {"stream_count", status.stream_count},
+      {"streams_leased", status.streams_leased},
+      {"stream_budget", status.stream_budget},
+      {"workers", status.workers},
+      {"workers_cut_off", status.workers_cut_off},
+      {"packets_forwarded", status.packets_forwarded},
+      {"queue_ioctls_since_ready", status.queue_ioctls_since_ready},
+      {"power_w", has_power ? json(status.power_mw / 1e3) : json(nullptr)},
+      {"energy_j", has_power ? json(static_cast<double>(status.energy_uj) / 1e6) : json(nullptr)},
+      {"device_time_rate", static_cast<double>(status.device_time_rate) / 0x1p32}};
+}
+
+json to_json(const std::vector<StreamRecord>& streams) {
+  return list_of(streams, stream_json);
+}
+json to_json(const std::vector<ClientRecord>& clients) {
+  return list_of(clients, client_json);
+}
+json to_json(const std::vector<LeaseRecord>& leases) {
+  return list_of(leases, lease_json);
+}
+
+}  // namespace eclip::ctl

@@ -1,0 +1,120 @@
+// eclipctl: what a running eclipd does.
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "eclip/eclip.h"
+#include "tools/eclipctl/query.h"
+#include "tools/eclipctl/views.h"
+
+namespace eclip::ctl {
+namespace {
+
+enum ExitCode : int { exit_ok = 0, exit_failed = 1, exit_usage = 2, exit_no_daemon = 3 };
+
+struct Options {
+  std::string socket = socket_path_from_environment().string();
+  bool json = false;
+};
+
+int complain(const Error& error, const Options& options) {
+  if (error.code == Errc::gone) {
+    fmt::print(stderr,
+               "eclipctl: eclipd is not running (nobody listens on {}). Start it: systemctl start "
+               "eclipd\n",
+               options.socket);
+    return exit_no_daemon;
+  }
+  fmt::print(stderr, "eclipctl: {}\n", error.message());
+  return exit_failed;
+}
+
+/// JSON strings must be UTF-8; names of workers may be anything.
+void print_json(const nlohmann::json& value) {
+  fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+/// Connects, asks and prints.
+template <class Answer>
+int show(const Options& options, Result<Answer> (DaemonConnection::*query)()) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  const auto answer = ((*connection).*query)();
+  if (!answer) return complain(answer.error(), options);
+  if (options.json)
+    print_json(to_json(*answer));
+  else
+    fmt::print("{}", to_text(*answer));
+  return exit_ok;
+}
+
+/// eclipctl's version, and eclipd's when it runs; its absence is no failure here.
+int show_version(const Options& options) {
+  Result<StatusReply> status = fail(Errc::gone, "");
+  if (auto connection = DaemonConnection::open(options.socket)) status = connection->status();
+  if (options.json) {
+    print_json({{"eclipctl", eclip_version()},
+                {"eclipd", status ? nlohmann::json(status->version.str()) : nlohmann::json()}});
+  } else {
+    fmt::print("eclipctl {}\neclipd   {}\n", eclip_version(),
+               status ? status->version.str() : "- (not running)");
+  }
+  return exit_ok;
+}
+
+CLI::App* add_list(CLI::App& app, const char* noun, const char* description) {
+  CLI::App* group = app.add_subcommand(noun, description);
+  group->require_subcommand(1);
+  CLI::App* list = group->add_subcommand("list", description);
+  group->fallthrough();
+  list->fallthrough();
+  return list;
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app("Shows what eclipd does: its pool of CU-masked streams, who leases them, what runs.",
+               "eclipctl");
+  app.footer(
+      "\nExit codes: 0 done; 1 eclipd answered with an error; 2 bad usage; 3 eclipd is not "
+      "running.");
+  app.add_option("--socket", options.socket, "eclipd's socket (also $ECLIP_SOCKET)")
+      ->type_name("PATH")
+      ->capture_default_str();
+  app.add_flag("--json", options.json, "Print JSON");
+  app.require_subcommand(1);
+  CLI::App* status = app.add_subcommand("status", "eclipd, its GPU and its figures");
+  CLI::App* streams = add_list(app, "stream", "The pool's streams");
+  CLI::App* clients = add_list(app, "client", "The connected workers");
+  CLI::App* leases = add_list(app, "lease", "The leases held");
+  CLI::App* version = app.add_subcommand("version", "Versions of eclipctl and eclipd");
+  status->fallthrough();
+  version->fallthrough();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    app.exit(help);
+    return exit_ok;
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "eclipctl: {}. See eclipctl --help.\n", error.what());
+    return exit_usage;
+  }
+  if (status->parsed()) return show(options, &DaemonConnection::status);
+  if (streams->parsed()) return show(options, &DaemonConnection::streams);
+  if (clients->parsed()) return show(options, &DaemonConnection::clients);
+  if (leases->parsed()) return show(options, &DaemonConnection::leases);
+  return show_version(options);
+}
+
+}  // namespace
+}  // namespace eclip::ctl
+
+int main(int argc, char** argv) {
+  try {
+    return eclip::ctl::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "eclipctl: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,64 @@
+#include "tools/eclipctl/query.h"
+
+#include <chrono>
+
+namespace eclip::ctl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds timeout{2000};
+
+/// A request without a payload.
+struct Nothing {};
+
+tl::unexpected<Error> unexpected_reply(const Message& message) {
+  return fail(Errc::malformed, "eclipd answered with message type " +
+                                   std::to_string(static_cast<unsigned>(message.header.type)) +
+                                   "; install the same version of eclipd and eclipctl");
+}
+
+}  // namespace
+
+Result<DaemonConnection> DaemonConnection::open(const std::filesystem::path& socket) {
+  auto connected = connect_control(socket, timeout);
+  if (!connected) return tl::unexpected(connected.error());
+  return DaemonConnection(std::move(*connected));
+}
+
+Result<StatusReply> DaemonConnection::status() {
+  const auto reply = exchange(
+      socket_.get(), make_message(MessageType::get_status, ++sequence_, Nothing{}), {}, timeout);
+  if (!reply) return tl::unexpected(reply.error());
+  if (reply->message.header.type != MessageType::status) return unexpected_reply(reply->message);
+  return payload_of<StatusReply>(reply->message);
+}
+
+template <class Record>
+Result<std::vector<Record>> DaemonConnection::list(MessageType request, MessageType record) {
+  const auto deadline = Clock::now() + timeout;
+  std::vector<Record> records;
+  auto reply = exchange(socket_.get(), make_message(request, ++sequence_, Nothing{}), {}, timeout);
+  while (reply && reply->message.header.type != MessageType::end) {
+    if (reply->message.header.type == MessageType::error)
+      return tl::unexpected(error_of(reply->message));
+    if (reply->message.header.type != record || reply->message.header.sequence != sequence_)
+      return unexpected_reply(reply->message);
+    records.push_back(payload_of<Record>(reply->message));
+    reply = await_message(socket_.get(), std::chrono::duration_cast<std::chrono::milliseconds>(
+                                             deadline - Clock::now()));
+  }
+  if (!reply) return tl::unexpected(reply.error());
+  return records;
+}
+
+Result<std::vector<StreamRecord>> DaemonConnection::streams() {
+  return list<StreamRecord>(MessageType::list_streams, MessageType::stream_record);
+}
+Result<std::vector<ClientRecord>> DaemonConnection::clients() {
+  return list<ClientRecord>(MessageType::list_clients, MessageType::client_record);
+}
+Result<std::vector<LeaseRecord>> DaemonConnection::leases() {
+  return list<LeaseRecord>(MessageType::list_leases, MessageType::lease_record);
+}
+
+}  // namespace eclip::ctl

@@ -1,0 +1,34 @@
+// Asking a running eclipd; no worker's handshake is needed for that.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "ipc/control_socket.h"
+#include "ipc/messages.h"
+#include "ipc/result.h"
+
+namespace eclip::ctl {
+
+class DaemonConnection {
+ public:
+  /// Errc::gone when eclipd is not running.
+  static Result<DaemonConnection> open(const std::filesystem::path& socket);
+
+  Result<StatusReply> status();
+  Result<std::vector<StreamRecord>> streams();
+  Result<std::vector<ClientRecord>> clients();
+  Result<std::vector<LeaseRecord>> leases();
+
+ private:
+  explicit DaemonConnection(UniqueFd socket) : socket_(std::move(socket)) {}
+
+  /// The payloads of all records up to the end of the list.
+  template <class Record>
+  Result<std::vector<Record>> list(MessageType request, MessageType record);
+
+  UniqueFd socket_;
+  std::uint32_t sequence_ = 0;
+};
+
+}  // namespace eclip::ctl
