@@ -1,0 +1,128 @@
+// Dispatching a kernel enters the kernel of the operating system zero times in steady state.
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <fstream>
+
+#include "tests/integration/eclipd/running_eclipd.h"
+
+namespace eclip::test {
+namespace {
+
+constexpr int dispatches = 20'000;
+
+/// From here on any system call but _exit kills the process.
+void forbid_system_calls() {
+  std::array<sock_filter, 4> program{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+  }};
+  const sock_fprog filter{.len = program.size(), .filter = program.data()};
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+    ::_exit(50);
+}
+
+/// A worker that, once its first packets run, dispatches without a single system call. Exit status
+/// 0: all completed and the value is right. It stays 400 ms ahead of the GPU, so that a machine
+/// that does not schedule it for a while does not let the forwarder fall asleep.
+[[noreturn]] void dispatch_without_system_calls() {
+  constexpr std::size_t window = 8;
+  constexpr int burst = 50;
+  Connection connection;
+  Lease lease = connection.lease_stream(3);
+  std::vector<Signal> signals;
+  for (std::size_t i = 0; i < window; ++i) signals.push_back(connection.create_signal());
+  std::array<Token, window> tokens{};
+  MixKernel kernel(connection, 1000);
+  const auto submit_burst = [&](std::size_t round) {
+    for (int i = 0; i < burst; ++i) {
+      const bool last = i + 1 == burst;
+      const auto dispatch =
+          kernel.next(static_cast<std::uint32_t>(i),
+                      last ? ECLIP_PACKET_BARRIER | ECLIP_PACKET_SIGNAL : ECLIP_PACKET_BARRIER,
+                      signals[round % window].id());
+      while (!lease.try_submit(dispatch, last ? &tokens[round % window] : nullptr))
+        __builtin_ia32_pause();
+    }
+  };
+  for (std::size_t round = 0; round < window; ++round) submit_burst(round);
+  forbid_system_calls();
+  for (std::size_t round = window; round < 6 * window; ++round) {
+    while (!connection.is_complete(tokens[round % window])) __builtin_ia32_pause();
+    submit_burst(round);
+  }
+  for (const Token& token : tokens)
+    while (!connection.is_complete(token)) __builtin_ia32_pause();
+  // Not by returning: giving lease and connection back takes system calls.
+  ::_exit(kernel.value() == kernel.expected() ? 0 : 1);
+}
+
+/// KFD ioctls of all processes so far, as the simulated driver counts them.
+long kfd_ioctls() {
+  std::ifstream table("/dev/kfdsim/fs/ioctls");
+  for (std::string line; std::getline(table, line);) {
+    std::istringstream words(line);
+    std::string pid;
+    std::string command;
+    long total = -1;
+    words >> pid >> command >> total;
+    if (command == "all") return total;
+  }
+  return -1;
+}
+
+class EclipdSteadyState : public EclipdTest {};
+
+TEST_F(EclipdSteadyState, AWorkerDispatchesWithoutAnySystemCall) {
+  start();
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    try {
+      dispatch_without_system_calls();
+    } catch (const std::exception& exception) {
+      std::fprintf(stderr, "%s\n", exception.what());
+      ::_exit(51);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
+                                 << ": it made a system call";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(EclipdSteadyState, NobodyMakesAKfdIoctlWhileTwentyThousandKernelsRun) {
+  start();
+  Connection connection;
+  Lease lease = connection.lease_stream(0);
+  const Signal signal = connection.create_signal();
+  MixKernel kernel(connection, 2);
+  const long before = kfd_ioctls();
+  ASSERT_GT(before, 0);
+  for (int round = 0; round < dispatches / 1000; ++round) {
+    Token token{};
+    for (std::uint32_t i = 0; i < 1000; ++i) {
+      const bool last = i == 999;
+      const auto dispatch =
+          kernel.next(i, ECLIP_PACKET_BARRIER | (last ? ECLIP_PACKET_SIGNAL : 0), signal.id());
+      while (!lease.try_submit(dispatch, &token)) __builtin_ia32_pause();
+    }
+    ASSERT_TRUE(connection.wait(token, std::chrono::seconds(20)));
+  }
+  EXPECT_EQ(kfd_ioctls(), before);
+  EXPECT_EQ(kernel.value(), kernel.expected());
+}
+
+}  // namespace
+}  // namespace eclip::test

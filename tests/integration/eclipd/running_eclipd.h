@@ -1,0 +1,74 @@
+// An eclipd for a test, and what its clients need.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <eclip/eclip.hpp>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/integration/kfdsim/child_process.h"
+#include "tests/integration/kfdsim/inside_fixture.h"
+
+namespace eclip::test {
+
+/// A directory of its own that goes with the object.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Tests with an eclipd below kfdsim. Its socket is in $ECLIP_SOCKET for clients.
+class EclipdTest : public InsideKfdsim {
+ protected:
+  /// Writes the configuration: `tables` and a socket of the test's own.
+  [[nodiscard]] std::string write_config(const std::string& tables) const;
+  /// Starts eclipd and waits until it serves.
+  void start(const std::string& tables = {});
+  /// The daemon; null after stop_daemon().
+  [[nodiscard]] ChildProcess& daemon() { return *daemon_; }
+  /// Sends SIGTERM and returns the exit status.
+  int stop_daemon();
+
+  [[nodiscard]] std::string socket() const { return (directory_.path() / "eclipd.sock").string(); }
+  /// `eclipctl --json ...`; fails the test unless it exits with 0.
+  [[nodiscard]] nlohmann::json control(const std::vector<std::string>& arguments) const;
+  /// The state of each stream of the pool.
+  [[nodiscard]] std::vector<std::string> stream_states() const;
+  /// Asks eclipctl until all streams are free or a deadline passes.
+  [[nodiscard]] bool all_streams_become_free() const;
+  /// A worker that replays ShuffleNet; more arguments as for eclip-replay.
+  [[nodiscard]] std::unique_ptr<ChildProcess> replay(const std::vector<std::string>& more) const;
+
+  TemporaryDirectory directory_;
+  std::unique_ptr<ChildProcess> daemon_;
+};
+
+/// A kernel of `time_us` whose results depend on order (MixKernarg), ready to be dispatched.
+class MixKernel {
+ public:
+  MixKernel(Connection& connection, std::uint32_t time_us);
+  /// A dispatch that mixes `salt` and the value into the value. Argument slots are used in turn.
+  [[nodiscard]] eclip_dispatch next(std::uint32_t salt, std::uint32_t flags, std::uint32_t signal);
+  [[nodiscard]] std::uint64_t value() const { return *memory_.host<std::uint64_t>(); }
+  /// What serial execution of all dispatches so far gives.
+  [[nodiscard]] std::uint64_t expected() const { return expected_; }
+
+ private:
+  Memory memory_;
+  std::uint32_t kernel_;
+  std::uint64_t slot_ = 0;
+  std::uint64_t expected_ = 0;
+};
+
+}  // namespace eclip::test

@@ -1,0 +1,108 @@
+// A user of the simulated GPU that tests start in other processes: kfdsim_client COMMAND [NUMBER].
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/integration/kfdsim/gpu_client.h"
+
+namespace {
+
+using namespace eclip::test;
+
+void say(const std::string& line) {
+  std::puts(line.c_str());
+  std::fflush(stdout);
+}
+
+/// Runs a mixing chain on one queue and checks its value.
+int work(int kernels) {
+  const auto kernel = kernel_of(30, 20, true);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuBuffer words(GpuBuffer::Kind::vram, 4096);
+  const GpuBuffer kernargs(GpuBuffer::Kind::system, 4096);
+  auto* value = words.as<std::uint64_t>();
+  *value = 7;
+  auto* arguments = kernargs.as<eclip::replay::MixKernarg>();
+  *arguments = {words.gpu(), 1, 1, {}};
+  arguments->inputs[0] = words.gpu();
+  std::uint64_t expected = 7;
+  const GpuSignal done(kernels);
+  GpuQueue queue;
+  for (int i = 0; i < kernels; ++i) {
+    queue.dispatch(loaded.object(0), &done, kernargs.gpu());
+    expected = eclip::replay::mix(1, {&expected, 1});
+  }
+  if (!done.wait() || *value != expected) return EXIT_FAILURE;
+  say("worked");
+  return EXIT_SUCCESS;
+}
+
+/// Occupies the whole GPU for a minute with kernels of three queues, until it is killed or the GPU
+/// is gone.
+int hold() {
+  constexpr double longest_us = 4e6;  // a replay record's limit, nearly
+  constexpr int repeats = 15;
+  const auto kernel = kernel_of(longest_us, longest_us);
+  const LoadedKernels loaded({&kernel, 1});
+  std::vector<std::unique_ptr<GpuQueue>> queues;
+  for (int i = 0; i < 3; ++i) {
+    queues.push_back(std::make_unique<GpuQueue>());
+    for (int k = 0; k < repeats; ++k) queues.back()->dispatch(loaded.object(0), nullptr);
+  }
+  if (!eventually([&] { return queues[0]->read_index() != 0; })) return EXIT_FAILURE;
+  say("ready");
+  const bool gone = eventually([] {
+    HsaClockCounters counters{};
+    return hsaKmtGetClockCounters(gpu_node(), &counters) != HSAKMT_STATUS_SUCCESS;
+  });
+  say(gone ? "gone" : "still there");
+  ::_exit(gone ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+/// Takes so many GiB of VRAM and kills itself.
+int allocate_and_die(std::uint64_t gib) {
+  HsaMemFlags flags{};
+  flags.ui32.NonPaged = 1;
+  void* memory = nullptr;
+  if (hsaKmtAllocMemory(gpu_node(), gib << 30, flags, &memory) != HSAKMT_STATUS_SUCCESS) {
+    return EXIT_FAILURE;
+  }
+  return ::raise(SIGKILL);
+}
+
+/// Opens the GPU on its own, maps page `offset` of the given device and says what is there; then
+/// writes over it.
+int peek(const char* device, std::uint64_t offset) {
+  const int fd = ::open(device, O_RDWR | O_CLOEXEC);
+  if (fd < 0) return EXIT_FAILURE;
+  void* page =
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(offset));
+  if (page == MAP_FAILED) return EXIT_FAILURE;
+  auto* words = static_cast<volatile std::uint64_t*>(page);
+  say(std::to_string(words[0]));
+  for (int i = 0; i < 512; ++i) words[i] = 1'000'000;
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "";
+  const std::string argument = argc > 2 ? argv[2] : "0";
+  if (command == "work") return work(std::stoi(argument));
+  if (command == "hold") return hold();
+  if (command == "allocate-and-die") return allocate_and_die(std::stoull(argument));
+  if (command == "peek-kfd") return peek("/dev/kfd", std::stoull(argument));
+  if (command == "peek-render") return peek("/dev/dri/renderD128", std::stoull(argument));
+  std::fprintf(stderr,
+               "kfdsim_client work N | hold | allocate-and-die GIB | peek-kfd OFFSET | "
+               "peek-render OFFSET\n");
+  return 2;
+}

@@ -1,0 +1,241 @@
+// Queues, packets and kernels on the simulated GPU, through the unmodified libhsakmt.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "daemon/model/kernel.h"
+#include "tests/integration/kfdsim/gpu_client.h"
+#include "tests/integration/kfdsim/inside_fixture.h"
+
+namespace eclip::test {
+namespace {
+
+using KfdsimQueue = InsideKfdsim;
+
+// The counter ticks every 40 ns, at both ends.
+constexpr double tick_us = 0.04;
+
+TEST_F(KfdsimQueue, KernelTakesTheTimeOfItsProfileOnTheQueuesCus) {
+  const auto kernel = kernel_of(800, 230);
+  const LoadedKernels loaded({&kernel, 1});
+  const auto curve = model::Kernel::create(kernel.shape, kernel.points);
+  ASSERT_TRUE(curve);
+  for (const std::uint32_t cus : {60U, 30U, 15U}) {
+    const GpuSignal done;
+    GpuQueue queue;
+    ASSERT_EQ(queue.use_cus(cus), HSAKMT_STATUS_SUCCESS);
+    queue.dispatch(loaded.object(0), &done);
+    ASSERT_TRUE(done.wait());
+    EXPECT_NEAR(done.device_us(), curve->time_us(cus), 2 * tick_us) << cus << " CUs";
+    EXPECT_EQ(queue.read_index(), 1U);
+  }
+}
+
+TEST_F(KfdsimQueue, RingMayBeReusedManyTimes) {
+  const auto kernel = kernel_of(1, 1);
+  const LoadedKernels loaded({&kernel, 1});
+  constexpr int packets = 500;
+  const GpuSignal done(packets);
+  GpuQueue queue(16);
+  for (int i = 0; i < packets; ++i) queue.dispatch(loaded.object(0), &done);
+  ASSERT_TRUE(done.wait());
+  EXPECT_EQ(done.value(), 0);
+  EXPECT_EQ(queue.read_index(), std::uint64_t{packets});
+}
+
+TEST_F(KfdsimQueue, BarrierAndWaitsForAllItsSignals) {
+  GpuSignal first;
+  GpuSignal second;
+  const GpuSignal done;
+  GpuQueue queue;
+  queue.barrier(false, std::array{first.handle(), second.handle()}, &done);
+  first.set(0);
+  // A packet of another queue that was processed later proves that the GPU had a look meanwhile.
+  const GpuSignal other;
+  GpuQueue other_queue;
+  other_queue.barrier(false, {}, &other);
+  ASSERT_TRUE(other.wait());
+  EXPECT_EQ(done.value(), 1);
+  second.set(0);
+  EXPECT_TRUE(done.wait());
+}
+
+TEST_F(KfdsimQueue, BarrierOrWaitsForOneOfItsSignals) {
+  GpuSignal first;
+  GpuSignal second;
+  const GpuSignal done;
+  GpuQueue queue;
+  queue.barrier(true, std::array{first.handle(), second.handle()}, &done);
+  const GpuSignal other;
+  GpuQueue other_queue;
+  other_queue.barrier(false, {}, &other);
+  ASSERT_TRUE(other.wait());
+  EXPECT_EQ(done.value(), 1);
+  second.set(0);
+  EXPECT_TRUE(done.wait());
+}
+
+TEST_F(KfdsimQueue, SignalsInRegisteredMemoryAreSeenAndWritten) {
+  for (const bool shared_pages : {true, false}) {
+    GpuSignal gate(1, GpuBuffer::Kind::registered, shared_pages);
+    const GpuSignal done(1, GpuBuffer::Kind::registered, shared_pages);
+    GpuQueue queue;
+    queue.barrier(false, std::array{gate.handle()}, &done);
+    gate.set(0);
+    EXPECT_TRUE(done.wait()) << (shared_pages ? "shared" : "private") << " pages";
+  }
+}
+
+TEST_F(KfdsimQueue, DecrementsInSharedMemoryAreAtomic) {
+  // The GPU and the host count the same signal down at the same time; no step may be lost.
+  constexpr int each = 2000;
+  const auto kernel = kernel_of(1, 1);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuSignal both(2 * each, GpuBuffer::Kind::registered);
+  GpuQueue queue(1024);
+  std::thread host([&] {
+    for (int i = 0; i < each; ++i) {
+      __atomic_fetch_sub(&both.raw().value, 1, __ATOMIC_RELAXED);
+      std::this_thread::yield();
+    }
+  });
+  for (int i = 0; i < each; ++i) queue.dispatch(loaded.object(0), &both);
+  host.join();
+  EXPECT_TRUE(both.wait());
+  EXPECT_EQ(both.value(), 0);
+}
+
+/// A chain of mixing kernels, each of which reads what its predecessor wrote, alternately on two
+/// queues.
+class MixChain {
+ public:
+  static constexpr std::size_t length = 12;
+
+  std::uint64_t run(bool with_barriers) {
+    auto* words = words_.as<std::uint64_t>();
+    std::fill_n(words, length + 1, 0);
+    words[0] = seed;
+    auto* arguments = kernargs_.as<replay::MixKernarg>();
+    std::array<GpuQueue, 2> queues;
+    std::vector<std::unique_ptr<GpuSignal>> done;
+    for (std::size_t i = 0; i < length; ++i) {
+      arguments[i] = {words_.gpu() + (i + 1) * 8, static_cast<std::uint32_t>(i), 1, {}};
+      arguments[i].inputs[0] = words_.gpu() + i * 8;
+      GpuQueue& queue = queues.at(i % 2);
+      done.push_back(std::make_unique<GpuSignal>());
+      if (with_barriers && i > 0) queue.barrier(false, std::array{done[i - 1]->handle()}, nullptr);
+      queue.dispatch(kernel_.object(0), done[i].get(), kernargs_.gpu() + i * sizeof *arguments);
+    }
+    for (const auto& signal : done) EXPECT_TRUE(signal->wait());
+    return words[length];
+  }
+
+  static std::uint64_t serial() {
+    std::uint64_t value = seed;
+    for (std::uint32_t i = 0; i < length; ++i) value = replay::mix(i, {&value, 1});
+    return value;
+  }
+
+ private:
+  static constexpr std::uint64_t seed = 42;
+  const replay::ReplayKernel description_ = kernel_of(600, 300, true);
+  LoadedKernels kernel_{{&description_, 1}};
+  GpuBuffer words_{GpuBuffer::Kind::vram, 4096};
+  GpuBuffer kernargs_{GpuBuffer::Kind::system, 4096};
+};
+
+TEST_F(KfdsimQueue, MixChainOverTwoQueuesEqualsSerialExecution) {
+  EXPECT_EQ(MixChain().run(true), MixChain::serial());
+}
+
+TEST_F(KfdsimQueue, MixChainWithoutBarriersGivesAnotherValue) {
+  EXPECT_NE(MixChain().run(false), MixChain::serial());
+}
+
+TEST_F(KfdsimQueue, QueuesOnDisjointCusRunAtTheSameTime) {
+  const auto kernel = kernel_of(2000, 2000);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuSignal left_done;
+  const GpuSignal right_done;
+  GpuQueue left;
+  GpuQueue right;
+  std::array<std::uint32_t, 2> low{0x3fffffff, 0};
+  std::array<std::uint32_t, 2> high{0xc0000000, 0x0fffffff};
+  ASSERT_EQ(left.set_cu_mask(low), HSAKMT_STATUS_SUCCESS);
+  ASSERT_EQ(right.set_cu_mask(high), HSAKMT_STATUS_SUCCESS);
+  left.dispatch(loaded.object(0), &left_done);
+  right.dispatch(loaded.object(0), &right_done);
+  ASSERT_TRUE(left_done.wait());
+  ASSERT_TRUE(right_done.wait());
+  EXPECT_LT(right_done.raw().start_ts, left_done.raw().end_ts);
+  EXPECT_LT(left_done.raw().start_ts, right_done.raw().end_ts);
+}
+
+TEST_F(KfdsimQueue, EmptyMaskHangsTheQueueUntilItGetsCus) {
+  const auto kernel = kernel_of(10, 10);
+  const LoadedKernels loaded({&kernel, 1});
+  GpuQueue queue;
+  std::array<std::uint32_t, 2> none{};
+  ASSERT_EQ(queue.set_cu_mask(none), HSAKMT_STATUS_SUCCESS);
+  const GpuSignal done;
+  queue.dispatch(loaded.object(0), &done);
+  const GpuSignal other_done;
+  GpuQueue other;
+  other.dispatch(loaded.object(0), &other_done);
+  ASSERT_TRUE(other_done.wait());
+  EXPECT_EQ(done.value(), 1);
+  ASSERT_EQ(queue.use_cus(60), HSAKMT_STATUS_SUCCESS);
+  EXPECT_TRUE(done.wait());
+}
+
+TEST_F(KfdsimQueue, CompletionSetsTheSignalsEvent) {
+  HsaEventDescriptor description{};
+  description.EventType = HSA_EVENTTYPE_SIGNAL;
+  description.NodeId = gpu_node();
+  HsaEvent* event = nullptr;
+  ASSERT_EQ(hsaKmtCreateEvent(&description, false, false, &event), HSAKMT_STATUS_SUCCESS);
+  ASSERT_NE(event->EventData.HWData2, 0U) << "the event has no mailbox";
+  const auto kernel = kernel_of(3000, 3000);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuSignal done;
+  done.raw().event_mailbox_ptr = event->EventData.HWData2;
+  done.raw().event_id = event->EventId;
+  GpuQueue queue;
+  EXPECT_EQ(hsaKmtWaitOnEvent(event, 1), HSAKMT_STATUS_WAIT_TIMEOUT);
+  queue.dispatch(loaded.object(0), &done);
+  EXPECT_EQ(hsaKmtWaitOnEvent(event, 20'000), HSAKMT_STATUS_SUCCESS);
+  EXPECT_EQ(done.value(), 0);
+  // Auto-reset: the wait above consumed it.
+  EXPECT_EQ(hsaKmtWaitOnEvent(event, 0), HSAKMT_STATUS_WAIT_TIMEOUT);
+  EXPECT_EQ(hsaKmtDestroyEvent(event), HSAKMT_STATUS_SUCCESS);
+}
+
+TEST_F(KfdsimQueue, UnknownKernelCompletesAfterItsEstimate) {
+  const GpuBuffer code(GpuBuffer::Kind::system, 4096);
+  const GpuSignal done;
+  GpuQueue queue;
+  queue.dispatch(code.gpu(), &done);
+  ASSERT_TRUE(done.wait());
+  // 1200 workgroups of 256 on 60 CUs that hold 10 each: 2 us and two rounds of 1 us.
+  EXPECT_NEAR(done.device_us(), 4, 2 * tick_us);
+}
+
+TEST_F(KfdsimQueue, SteadyDispatchMakesNoIoctls) {
+  const auto kernel = kernel_of(1, 1);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuSignal done(100);
+  GpuQueue queue;
+  const auto before = ioctl_count(::getpid(), "total");
+  ASSERT_TRUE(before);
+  for (int i = 0; i < 100; ++i) queue.dispatch(loaded.object(0), &done);
+  ASSERT_TRUE(done.wait());
+  EXPECT_EQ(ioctl_count(::getpid(), "total"), before);
+  ASSERT_EQ(queue.use_cus(15), HSAKMT_STATUS_SUCCESS);
+  EXPECT_EQ(ioctl_count(::getpid(), "total"), *before + 1);
+}
+
+}  // namespace
+}  // namespace eclip::test

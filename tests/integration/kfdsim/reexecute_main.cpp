@@ -1,0 +1,35 @@
+// Runs the program's tests inside `kfdsim run`: the process replaces itself once. Where kfdsim
+// cannot run, the tests run outside, and their fixture skips them with the reason.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+bool only_lists(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]).starts_with("--gtest_list_tests")) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool can = ::geteuid() == 0 && ::access("/dev/fuse", R_OK | W_OK) == 0;
+  if (can && !only_lists(argc, argv) && std::getenv("ECLIP_INSIDE_KFDSIM") == nullptr) {
+    ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
+    std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM), const_cast<char*>("run"),
+                                 const_cast<char*>("--gpu"), const_cast<char*>("mi50"),
+                                 const_cast<char*>("--")};
+    arguments.insert(arguments.end(), argv, argv + argc + 1);
+    ::execv(arguments[0], arguments.data());
+    std::perror(KFDSIM_PROGRAM);
+    return EXIT_FAILURE;
+  }
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,163 @@
+#include "tools/kfdsim/client_registry.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+namespace eclip::kfdsim {
+namespace {
+
+/// Commands that the table names; the rest is in the total.
+constexpr std::array<std::pair<const char*, std::uint8_t>, 8> table_columns{{
+    {"create_queue", 0x02},
+    {"destroy_queue", 0x03},
+    {"update_queue", 0x07},
+    {"set_cu_mask", 0x1a},
+    {"alloc_memory", 0x16},
+    {"map_memory", 0x18},
+    {"wait_events", 0x0c},
+    {"get_clock_counters", 0x05},
+}};
+
+void add(IoctlCounts& to, const IoctlCounts& from) {
+  for (std::size_t i = 0; i < to.by_number.size(); ++i) {
+    to.by_number.at(i) += from.by_number.at(i);
+  }
+}
+
+std::string table_line(pid_t pid, std::string_view command, const IoctlCounts& counts) {
+  std::string line = fmt::format("{} {} {}", pid, command, counts.total());
+  for (const auto& [name, number] : table_columns) {
+    line += fmt::format(" {}", counts.by_number.at(number));
+  }
+  return line + "\n";
+}
+
+}  // namespace
+
+ClientRegistry::ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, int epoll)
+    : connection_(connection), gpu_(gpu), budget_(budget), epoll_(epoll) {}
+
+ClientRegistry::~ClientRegistry() {
+  while (!by_pid_.empty()) remove(by_pid_.begin()->first);
+}
+
+ClientProcess* ClientRegistry::of_thread(pid_t tid) {
+  const auto pid = process_of_thread(tid);
+  if (!pid) return nullptr;
+  if (ClientProcess* known = of_pid(*pid)) {
+    if (known->has_thread(tid)) return known;
+    // The pid was reused before the death of its former owner was noticed.
+    remove(*pid);
+  }
+  auto created = ClientProcess::create(*pid, next_node_);
+  if (!created) return nullptr;
+  ClientProcess* client = created->get();
+  epoll_event watch{};
+  watch.events = EPOLLIN;
+  watch.data.u64 = static_cast<std::uint64_t>(*pid);
+  if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, client->pidfd(), &watch) != 0) return nullptr;
+  next_node_ += 2;
+  by_node_.emplace(client->kfd_node(), client);
+  by_pid_.emplace(*pid, std::move(*created));
+  return client;
+}
+
+ClientProcess* ClientRegistry::of_node(std::uint64_t node) {
+  const auto found = by_node_.find(node & ~1ULL);
+  return found == by_node_.end() ? nullptr : found->second;
+}
+
+ClientProcess* ClientRegistry::of_pid(pid_t pid) {
+  const auto found = by_pid_.find(pid);
+  return found == by_pid_.end() ? nullptr : found->second.get();
+}
+
+Result<void> ClientRegistry::provide_backing(ClientProcess& client) {
+  if (client.backing) return {};
+  auto created = BackingMemory::create();
+  if (!created) return tl::unexpected<Error>(std::move(created.error()));
+  auto id = connection_.open_backing(created->fd());
+  if (!id) return tl::unexpected<Error>(std::move(id.error()));
+  client.backing.emplace(std::move(*created));
+  client.backing_id = *id;
+  return {};
+}
+
+void ClientRegistry::open_gpu(ClientProcess& client) {
+  if (client.kfd_opens++ != 0) return;
+  client.gpu = std::make_unique<GpuContext>(client.pid(), client.command(), *client.backing,
+                                            budget_, gpu_.description());
+  gpu_.attach(*client.gpu);
+}
+
+void ClientRegistry::close_gpu(ClientProcess& client) {
+  client.kfd_opens = 0;
+  if (!client.gpu) return;
+  gpu_.detach(*client.gpu);
+  client.gpu->events.abandon_waits(EBADF);
+  answer_waits();
+  client.gpu.reset();
+  client.backing->clear(BackingMemory::doorbell_offset, BackingMemory::doorbell_bytes);
+  client.backing->clear(BackingMemory::mmio_offset, page_bytes);
+}
+
+void ClientRegistry::remove(pid_t pid) {
+  ClientProcess* client = of_pid(pid);
+  if (client == nullptr) return;
+  close_gpu(*client);
+  if (client->backing) connection_.close_backing(client->backing_id);
+  // The pidfd leaves the epoll set when it is closed: nobody else holds it.
+  add(ended_, client->ioctls);
+  by_node_.erase(client->kfd_node());
+  by_pid_.erase(pid);
+}
+
+std::optional<WallTime> ClientRegistry::answer_waits() {
+  const WallTime now = WallTime::clock::now();
+  std::optional<WallTime> next;
+  for (auto& [pid, client] : by_pid_) {
+    if (!client->gpu) continue;
+    for (const FinishedWait& wait : client->gpu->events.take_finished(now)) {
+      connection_.reply_ioctl(wait.request, wait.result,
+                              std::as_bytes(std::span(&wait.arguments, 1)));
+    }
+    const auto timeout = client->gpu->events.next_timeout();
+    if (timeout && (!next || *timeout < *next)) next = timeout;
+  }
+  return next;
+}
+
+void ClientRegistry::interrupt(std::uint64_t request) {
+  for (auto& [pid, client] : by_pid_) {
+    if (client->gpu && client->gpu->events.interrupt_wait(request)) return;
+  }
+}
+
+std::string ClientRegistry::ioctl_table() const {
+  std::string text = "pid command total";
+  for (const auto& [name, number] : table_columns) text += fmt::format(" {}", name);
+  text += "\n";
+  IoctlCounts all = ended_;
+  for (const auto& [pid, client] : by_pid_) {
+    add(all, client->ioctls);
+    std::string command = client->command();
+    // One word, so that the columns stay columns.
+    for (char& c : command) {
+      if (c <= ' ') c = '_';
+    }
+    text += table_line(pid, command, client->ioctls);
+  }
+  return text + table_line(0, "all", all);
+}
+
+std::uint64_t ClientRegistry::ioctls_served() const {
+  std::uint64_t total = ended_.total();
+  for (const auto& [pid, client] : by_pid_) total += client->ioctls.total();
+  return total;
+}
+
+}  // namespace eclip::kfdsim

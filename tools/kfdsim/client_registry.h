@@ -1,0 +1,64 @@
+// All client processes, by pid and by the file system nodes that stand for them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "tools/kfdsim/client_process.h"
+#include "tools/kfdsim/fuse_connection.h"
+#include "tools/kfdsim/gpu.h"
+
+namespace eclip::kfdsim {
+
+/// Not thread safe; the Simulator's lock guards it.
+class ClientRegistry {
+ public:
+  /// Node ids from here on belong to processes, two each.
+  static constexpr std::uint64_t first_node = 1024;
+
+  /// `epoll` gets each client's pidfd, with the pid as its data.
+  ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, int epoll);
+  ~ClientRegistry();
+  ClientRegistry(const ClientRegistry&) = delete;
+  ClientRegistry& operator=(const ClientRegistry&) = delete;
+
+  /// The client that the thread belongs to, made on first use; null when it is gone.
+  ClientProcess* of_thread(pid_t tid);
+  /// Null when there is none (any more).
+  ClientProcess* of_node(std::uint64_t node);
+  ClientProcess* of_pid(pid_t pid);
+
+  /// Gives the client the pages behind its device files.
+  Result<void> provide_backing(ClientProcess& client);
+  /// /dev/kfd was opened; the client's pages exist.
+  void open_gpu(ClientProcess& client);
+  /// The last open of /dev/kfd is gone: queues, memory and events go too.
+  void close_gpu(ClientProcess& client);
+  /// The process has ended.
+  void remove(pid_t pid);
+
+  /// Answers the WAIT_EVENTS that are over; returns when the next one times out.
+  std::optional<WallTime> answer_waits();
+  /// A signal interrupted the request.
+  void interrupt(std::uint64_t request);
+
+  /// The table of docs/kfdsim.md: KFD ioctls of each process and of all since the start.
+  [[nodiscard]] std::string ioctl_table() const;
+  [[nodiscard]] std::uint64_t ioctls_served() const;
+  MemoryBudget& budget() { return budget_; }
+
+ private:
+  FuseConnection& connection_;
+  Gpu& gpu_;
+  MemoryBudget budget_;
+  int epoll_;
+  std::uint64_t next_node_ = first_node;
+  std::map<pid_t, std::unique_ptr<ClientProcess>> by_pid_;
+  std::map<std::uint64_t, ClientProcess*> by_node_;  // by the first of its two
+  IoctlCounts ended_;                                // of processes that are gone
+};
+
+}  // namespace eclip::kfdsim

@@ -1,0 +1,44 @@
+// What one client process owns on the GPU.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "tools/kfdsim/backing_memory.h"
+#include "tools/kfdsim/events.h"
+#include "tools/kfdsim/gpu_memory.h"
+#include "tools/kfdsim/gpu_queue.h"
+#include "tools/kfdsim/kernel_cache.h"
+
+namespace eclip::kfdsim {
+
+/// Exists from the process's first open of /dev/kfd to its last close or its death.
+struct GpuContext {
+  GpuContext(pid_t process, std::string command_name, BackingMemory& pages, MemoryBudget& budget,
+             const model::GpuDescription& gpu)
+      : pid(process),
+        command(std::move(command_name)),
+        backing(pages),
+        memory(process, pages, budget),
+        events(process),
+        kernels(gpu) {}
+
+  const pid_t pid;
+  const std::string command;
+  BackingMemory& backing;
+  GpuMemory memory;
+  EventTable events;
+  KernelCache kernels;
+  bool vm_acquired = false;
+  std::map<std::uint32_t, std::unique_ptr<GpuQueue>> queues;
+  std::array<bool, GpuQueue::doorbell_count> doorbell_used{};
+  /// Given by Gpu::attach; distinguishes equal addresses of different processes.
+  std::uint32_t address_space = 0;
+};
+
+}  // namespace eclip::kfdsim

@@ -1,0 +1,186 @@
+// The Gpu's packets: from the ring into the device model, and what their start and end do to the
+// clients' memory.
+#include <fmt/format.h>
+#include <hsa/amd_hsa_signal.h>
+
+#include <array>
+#include <cstddef>
+#include <type_traits>
+
+#include "tools/kfdsim/gpu.h"
+#include "tools/replay/replay_kernel.h"
+
+namespace eclip::kfdsim {
+namespace {
+
+// GPU addresses have 47 bits; above them, a model::SignalAddress holds the address space + 1.
+constexpr unsigned address_space_shift = 48;
+constexpr std::uint64_t address_mask = (1ULL << address_space_shift) - 1;
+
+model::SignalAddress global_address(const GpuContext& context, std::uint64_t signal) {
+  return (std::uint64_t{context.address_space} + 1) << address_space_shift | signal;
+}
+
+std::uint64_t value_address(std::uint64_t signal) {
+  return signal + offsetof(amd_signal_t, value);
+}
+
+QueueFault unreachable(std::uint64_t address, std::string_view what) {
+  return {true, address, fmt::format("{} at {:#x} is not mapped on the GPU", what, address)};
+}
+
+bool is_signal(const GpuContext& context, std::uint64_t signal) {
+  return signal % alignof(std::uint64_t) == 0 && signal <= address_mask &&
+         context.memory.mapped(signal, sizeof(amd_signal_t));
+}
+
+}  // namespace
+
+std::optional<QueueFault> Gpu::prepare(GpuQueue& queue, const AqlPacket& packet,
+                                       InFlightPacket& record, model::Packet& out) {
+  GpuContext& context = queue.context;
+  out.barrier = packet.barrier_bit;
+  record.completion_signal = packet.completion_signal;
+  if (packet.completion_signal != 0 && !is_signal(context, packet.completion_signal)) {
+    return unreachable(packet.completion_signal, "its completion signal");
+  }
+  if (const auto* dispatch = std::get_if<DispatchPacket>(&packet.body)) {
+    auto found = context.kernels.find(context.memory, *dispatch);
+    if (auto* fault = std::get_if<QueueFault>(&found)) return std::move(*fault);
+    auto& kernel = std::get<DispatchedKernel>(found);
+    record.is_dispatch = true;
+    record.name = kernel.replay ? "replay kernel" : "unknown kernel";
+    record.unknown_kernel = !kernel.replay;
+    record.mixes = kernel.mixes;
+    record.kernarg_address = dispatch->kernarg_address;
+    record.workgroups = kernel.kernel->shape().workgroups;
+    out.kind = model::PacketKind::dispatch;
+    out.kernel = std::move(kernel.kernel);
+    return std::nullopt;
+  }
+  out.kind = model::PacketKind::barrier_and;
+  record.name = "cache maintenance";
+  if (const auto* barrier = std::get_if<BarrierPacket>(&packet.body)) {
+    record.name = barrier->any ? "barrier-OR" : "barrier-AND";
+    record.barrier = *barrier;
+    if (barrier->any) out.kind = model::PacketKind::barrier_or;
+    for (std::size_t i = 0; i < barrier->dependencies.size(); ++i) {
+      const std::uint64_t signal = barrier->dependencies.at(i);
+      if (signal == 0) continue;
+      if (!is_signal(context, signal)) return unreachable(signal, "a signal that it waits for");
+      out.dependencies.at(i) = global_address(context, signal);
+    }
+  }
+  return std::nullopt;
+}
+
+void Gpu::submit(GpuQueue& queue, const FetchedPacket& fetched, model::DeviceTime now) {
+  InFlightPacket record;
+  model::Packet packet;
+  packet.cookie = fetched.index;
+  if (auto fault = prepare(queue, fetched.packet, record, packet)) {
+    fault->text = fmt::format("packet {}: {}", fetched.index, fault->text);
+    queue.fault_when_drained = std::move(fault);
+    return;
+  }
+  ++packets_in_flight_;
+  if (!record.is_dispatch) ++barriers_in_flight_;
+  queue.in_flight.emplace(fetched.index, std::move(record));
+  device_.submit(*queue.model_id, std::move(packet), now);
+}
+
+std::int64_t Gpu::signal_value(model::SignalAddress signal) {
+  const std::uint64_t space = (signal >> address_space_shift) - 1;
+  const GpuContext& context = *contexts_[space];
+  const std::uint64_t address = signal & address_mask;
+  if (const auto value = context.memory.load(value_address(address))) {
+    return static_cast<std::int64_t>(*value);
+  }
+  // The client freed the signal while barriers wait for it: these fault, and nobody else.
+  for (const auto& [id, queue] : context.queues) {
+    for (const auto& [index, packet] : queue->in_flight) {
+      for (const std::uint64_t dependency : packet.barrier.dependencies) {
+        if (dependency == address)
+          fault(*queue, unreachable(address, "a signal that it waits for"));
+      }
+    }
+  }
+  return 1;
+}
+
+std::optional<QueueFault> Gpu::start_mix(GpuQueue& queue, InFlightPacket& record) {
+  const GpuMemory& memory = queue.context.memory;
+  const auto arguments = memory.read_as<replay::MixKernarg>(record.kernarg_address);
+  if (!arguments) return unreachable(record.kernarg_address, "the kernarg segment");
+  if (arguments->input_count > replay::MixKernarg::max_inputs) {
+    return QueueFault{false, 0,
+                      fmt::format("a mixing kernel has {} inputs", arguments->input_count)};
+  }
+  std::array<std::uint64_t, replay::MixKernarg::max_inputs> inputs{};
+  for (std::size_t i = 0; i < arguments->input_count; ++i) {
+    const auto value = memory.load(arguments->inputs.at(i));
+    if (!value) return unreachable(arguments->inputs.at(i), "an input of a mixing kernel");
+    inputs.at(i) = *value;
+  }
+  record.output_address = arguments->output;
+  record.output = replay::mix(arguments->salt, std::span(inputs).first(arguments->input_count));
+  return std::nullopt;
+}
+
+void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::DeviceTime) {
+  GpuQueue& queue = *by_model_id_.at(id.value);
+  InFlightPacket& record = queue.in_flight.at(packet.cookie);
+  record.mask = queue.mask;
+  if (!queue.publish_taken(packet.cookie)) {
+    fault(queue, unreachable(queue.ring.read_pointer, "its read pointer"));
+  }
+  if (!record.mixes) return;
+  if (auto bad = start_mix(queue, record)) fault(queue, std::move(*bad));
+}
+
+void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model::DeviceTime start,
+                           model::DeviceTime end) {
+  GpuQueue& queue = *by_model_id_.at(id.value);
+  const auto found = queue.in_flight.find(packet.cookie);
+  const InFlightPacket& record = found->second;
+  GpuMemory& memory = queue.context.memory;
+  if (record.output_address != 0 && !memory.store(record.output_address, record.output)) {
+    fault(queue, unreachable(record.output_address, "the output of a mixing kernel"));
+  } else if (record.completion_signal != 0) {
+    if (auto bad = complete_signal(queue.context, record.completion_signal, start, end)) {
+      fault(queue, std::move(*bad));
+    }
+  }
+  trace(queue, record, start, end);
+  ++totals_.packets;
+  if (record.unknown_kernel) ++totals_.unknown_kernels;
+  --packets_in_flight_;
+  if (!record.is_dispatch) --barriers_in_flight_;
+  queue.in_flight.erase(found);
+}
+
+std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_t signal,
+                                               model::DeviceTime start, model::DeviceTime end) {
+  GpuMemory& memory = context.memory;
+  // Times first: whoever sees the new value may read them.
+  if (!memory.store(signal + offsetof(amd_signal_t, start_ts), clock_.ticks(start)) ||
+      !memory.store(signal + offsetof(amd_signal_t, end_ts), clock_.ticks(end)) ||
+      !memory.decrement(value_address(signal))) {
+    return unreachable(signal, "its completion signal");
+  }
+  const auto mailbox = memory.load(signal + offsetof(amd_signal_t, event_mailbox_ptr));
+  if (!mailbox || *mailbox == 0) return std::nullopt;
+  const auto event = memory.read_as<std::uint32_t>(signal + offsetof(amd_signal_t, event_id));
+  if (!event || !memory.store(*mailbox, *event)) return unreachable(*mailbox, "an event mailbox");
+  context.events.interrupt(*event);
+  return std::nullopt;
+}
+
+void Gpu::trace(const GpuQueue& queue, const InFlightPacket& packet, model::DeviceTime start,
+                model::DeviceTime end) {
+  if (trace_ == nullptr) return;
+  trace_->add({queue.context.pid, queue.context.command, queue.id, packet.name, *packet.mask,
+               packet.workgroups, start, end});
+}
+
+}  // namespace eclip::kfdsim

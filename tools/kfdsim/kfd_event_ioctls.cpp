@@ -1,0 +1,54 @@
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <vector>
+
+#include "tools/kfdsim/kfd_ioctls.h"
+#include "tools/kfdsim/user_memory.h"
+
+namespace eclip::kfdsim {
+namespace {
+
+// libhsakmt takes any positive offset as a sign that the event has a slot in the event page. It
+// maps the page itself on a discrete GPU, so the value is never used as an offset.
+constexpr std::uint64_t event_page_offset = 1;
+constexpr std::uint32_t max_waited_events = 65536;
+
+}  // namespace
+
+int create_event(KfdCall& call, kfd_ioctl_create_event_args& arguments) {
+  if (const int error = call.context.events.create(arguments)) return -error;
+  arguments.event_page_offset = event_page_offset;
+  return 0;
+}
+
+int destroy_event(KfdCall& call, kfd_ioctl_destroy_event_args& arguments) {
+  return -call.context.events.destroy(arguments.event_id);
+}
+
+int set_event(KfdCall& call, kfd_ioctl_set_event_args& arguments) {
+  return -call.context.events.set(arguments.event_id);
+}
+
+int reset_event(KfdCall& call, kfd_ioctl_reset_event_args& arguments) {
+  return -call.context.events.reset(arguments.event_id);
+}
+
+int wait_events(KfdCall& call, kfd_ioctl_wait_events_args& arguments) {
+  if (arguments.num_events == 0 || arguments.num_events > max_waited_events) return -EINVAL;
+  std::vector<kfd_event_data> data(arguments.num_events);
+  if (!read_process(call.client.pid(), arguments.events_ptr,
+                    std::as_writable_bytes(std::span(data)))) {
+    return -EFAULT;
+  }
+  std::vector<std::uint32_t> ids;
+  ids.reserve(data.size());
+  for (const kfd_event_data& event : data) ids.push_back(event.event_id);
+  if (const int error =
+          call.context.events.wait(call.request, arguments, ids, WallTime::clock::now())) {
+    return -error;
+  }
+  return ioctl_pending;
+}
+
+}  // namespace eclip::kfdsim

@@ -1,0 +1,53 @@
+// The ioctls of /dev/kfd.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "tools/kfdsim/client_process.h"
+#include "tools/kfdsim/gpu.h"
+
+namespace eclip::kfdsim {
+
+/// Everything an ioctl may touch.
+struct KfdCall {
+  ClientProcess& client;
+  GpuContext& context;
+  Gpu& gpu;
+  MemoryBudget& budget;
+  std::uint64_t request;  ///< the FUSE request, for those that are answered later
+};
+
+/// Returned by an ioctl that is answered later, through EventTable::take_finished.
+inline constexpr int ioctl_pending = 1;
+/// The largest argument of any KFD ioctl that is simulated.
+inline constexpr std::size_t max_ioctl_argument = 512;
+
+/// Executes command number `number` (as the KFD, only the lowest 8 bits of the command count) on
+/// its argument, which is as large as the largest and zero past what the client gave. 0, -errno
+/// or ioctl_pending.
+int kfd_ioctl(KfdCall& call, std::uint8_t number,
+              std::span<std::byte, max_ioctl_argument> argument);
+
+// Groups of commands, each in its own file.
+int create_queue(KfdCall& call, kfd_ioctl_create_queue_args& arguments);
+int destroy_queue(KfdCall& call, kfd_ioctl_destroy_queue_args& arguments);
+int update_queue(KfdCall& call, kfd_ioctl_update_queue_args& arguments);
+int set_cu_mask(KfdCall& call, kfd_ioctl_set_cu_mask_args& arguments);
+int alloc_queue_gws(KfdCall& call, kfd_ioctl_alloc_queue_gws_args& arguments);
+
+int acquire_vm(KfdCall& call, kfd_ioctl_acquire_vm_args& arguments);
+int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments);
+int free_memory(KfdCall& call, kfd_ioctl_free_memory_of_gpu_args& arguments);
+int map_memory(KfdCall& call, kfd_ioctl_map_memory_to_gpu_args& arguments);
+int unmap_memory(KfdCall& call, kfd_ioctl_unmap_memory_from_gpu_args& arguments);
+int available_memory(KfdCall& call, kfd_ioctl_get_available_memory_args& arguments);
+
+int create_event(KfdCall& call, kfd_ioctl_create_event_args& arguments);
+int destroy_event(KfdCall& call, kfd_ioctl_destroy_event_args& arguments);
+int set_event(KfdCall& call, kfd_ioctl_set_event_args& arguments);
+int reset_event(KfdCall& call, kfd_ioctl_reset_event_args& arguments);
+int wait_events(KfdCall& call, kfd_ioctl_wait_events_args& arguments);
+
+}  // namespace eclip::kfdsim

@@ -1,0 +1,96 @@
+// kfdsim: runs a command on a machine with a simulated AMD GPU. See docs/kfdsim.md.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+#include "tools/kfdsim/command.h"
+#include "tools/kfdsim/fuse_connection.h"
+#include "tools/kfdsim/mount_namespace.h"
+#include "tools/kfdsim/options.h"
+#include "tools/kfdsim/report.h"
+#include "tools/kfdsim/simulator.h"
+#include "tools/kfdsim/topology_files.h"
+#include "tools/kfdsim/trace_writer.h"
+
+namespace {
+
+using namespace eclip;
+using namespace eclip::kfdsim;
+
+/// The namespace, and in it the mounted connection.
+Result<FuseConnection> build_machine(const model::GpuDescription& gpu) {
+  if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
+  // Before /dev changes: what is missing there is to be named as the user knows it.
+  auto device = FuseConnection::open_device("/dev/fuse");
+  if (!device) return tl::unexpected(device.error());
+  if (auto done = replace_dev(); !done) return tl::unexpected(done.error());
+  auto connection = FuseConnection::mount(std::move(*device), fuse_directory);
+  if (!connection) return connection;
+  const auto kfd = kfd_files(gpu, host_properties());
+  const auto render = render_files(gpu);
+  if (auto done = replace_sys({kfd, render}); !done) return tl::unexpected(done.error());
+  auto named = replace_file("/usr/share/libdrm/amdgpu.ids", amdgpu_ids(gpu));
+  if (!named) return tl::unexpected(named.error());
+  return connection;
+}
+
+/// What COMMAND's environment has besides kfdsim's own.
+void set_environment() {
+  // Without this, libhsakmt gives the GPU private memory of the client, in which a simulator can
+  // not do atomic operations.
+  ::setenv("HSA_USERPTR_FOR_PAGED_MEM", "0", 0);
+  const char* path = std::getenv("PATH");
+  const std::string value = fmt::format("{}:{}", program_directory,
+                                        path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin");
+  ::setenv("PATH", value.c_str(), 1);
+}
+
+void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
+  report(fmt::format("simulated {}: {:.6f} s of device time, {} packets, {:.3f} J, {} KFD ioctls",
+                     gpu.name, summary.device_seconds, summary.packets, summary.energy_joules,
+                     summary.ioctls));
+  if (summary.unknown_kernels != 0) {
+    report(fmt::format("{} dispatches of unknown kernels had no effect", summary.unknown_kernels));
+  }
+}
+
+Result<int> run(const Options& options) {
+  if (auto checked = check_time_scale(options.time_scale); !checked) {
+    return tl::unexpected(checked.error());
+  }
+  auto gpu = find_gpu(options.gpu, data_directories(options.data));
+  if (!gpu) return tl::unexpected(gpu.error());
+  std::optional<TraceWriter> trace;
+  if (options.trace) {
+    auto created = TraceWriter::create(*options.trace, gpu->name);
+    if (!created) return tl::unexpected(created.error());
+    trace.emplace(std::move(*created));
+  }
+  auto connection = build_machine(*gpu);
+  if (!connection) return tl::unexpected(connection.error());
+
+  block_command_signals();
+  Simulator simulator(std::move(*connection), *gpu, options.time_scale, trace ? &*trace : nullptr);
+  if (auto started = simulator.start(); !started) return tl::unexpected(started.error());
+  set_environment();
+  auto status = run_command(options.command);
+  const Summary summary = simulator.stop();
+  if (status && !options.quiet) print_summary(summary, *gpu);
+  if (trace) {
+    if (auto closed = trace->close(); !closed) return tl::unexpected(closed.error());
+  }
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const ParsedCommandLine parsed = parse_command_line(argc, argv);
+  if (!parsed.options) return parsed.exit_status;
+  const auto status = run(*parsed.options);
+  if (status) return *status;
+  report(status.error().message());
+  return exit_own_failure;
+}

@@ -1,0 +1,114 @@
+#include "tools/kfdsim/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string_view>
+#include <system_error>
+
+#include "tools/kfdsim/command.h"
+#include "tools/kfdsim/report.h"
+
+namespace eclip::kfdsim {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* description =
+    "Runs COMMAND on a machine with a simulated AMD GPU: the unmodified libhsakmt (and what is "
+    "above "
+    "it) finds /dev/kfd, the topology and a render node. Needs root and Linux 6.9 or later. "
+    "Nothing "
+    "outside COMMAND and its children sees the GPU. All figures are simulated.";
+
+}  // namespace
+
+ParsedCommandLine parse_command_line(int argc, char** argv) {
+  Options options;
+  CLI::App app("Simulated AMD GPU below libhsakmt", "kfdsim");
+  app.require_subcommand(1);
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return fmt::format("kfdsim: {} (kfdsim run --help explains the options)\n", error.what());
+  });
+  CLI::App* run = app.add_subcommand("run", description);
+  run->footer("COMMAND and its arguments come last, after --: kfdsim run -q -- rocminfo");
+  run->add_option("--gpu", options.gpu, "GPU to simulate: a name in the data directory, or a file")
+      ->capture_default_str();
+  run->add_option(
+         "--time-scale", options.time_scale,
+         "Wall time for one unit of device time: with 10, kernels take ten times as long "
+         "as their profiles say, and the simulator's own latency (some 50 us of wall time "
+         "for each packet that waits for the host) weighs a tenth. Any factor above 0; the "
+         "GPU's clock counter, power and energy are in device time")
+      ->capture_default_str();
+  run->add_option("--trace", options.trace,
+                  "Write a Chrome/Perfetto trace of all packets (ui.perfetto.dev opens it)");
+  run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
+  run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
+  // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).
+  char** const end = argv + argc;
+  char** const separator = std::find(argv, end, std::string_view("--"));
+  try {
+    app.parse(static_cast<int>(separator - argv), argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return {std::nullopt, status == 0 ? 0 : exit_own_failure};
+  }
+  if (separator != end) options.command.assign(separator + 1, end);
+  if (options.command.empty()) {
+    report("no command to run: kfdsim run [OPTIONS] -- COMMAND...");
+    return {std::nullopt, exit_own_failure};
+  }
+  return {std::move(options), 0};
+}
+
+std::vector<fs::path> data_directories(const std::optional<fs::path>& given) {
+  if (given) return {*given};
+  std::vector<fs::path> directories;
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (!error) directories.push_back(program.parent_path().parent_path() / "share/eclip");
+  directories.emplace_back(ECLIP_INSTALLED_DATA_DIR);
+#ifdef ECLIP_SOURCE_DATA_DIR
+  directories.emplace_back(ECLIP_SOURCE_DATA_DIR);
+#endif
+  return directories;
+}
+
+Result<model::GpuDescription> find_gpu(const std::string& name_or_file,
+                                       const std::vector<fs::path>& directories) {
+  std::error_code error;
+  const bool is_path =
+      name_or_file.find('/') != std::string::npos || name_or_file.ends_with(".toml");
+  if (is_path) return model::load_gpu_description(name_or_file);
+  std::set<std::string> names;
+  for (const fs::path& directory : directories) {
+    const fs::path file = directory / "gpus" / (name_or_file + ".toml");
+    if (fs::exists(file, error)) return model::load_gpu_description(file);
+    for (const auto& entry : fs::directory_iterator(directory / "gpus", error)) {
+      if (entry.path().extension() == ".toml") names.insert(entry.path().stem());
+    }
+  }
+  if (names.empty()) {
+    return fail(Errc::not_found,
+                fmt::format("no GPU descriptions found: name the directory that holds "
+                            "gpus/{}.toml with --data",
+                            name_or_file));
+  }
+  return fail(Errc::not_found,
+              fmt::format("no GPU is called \"{}\": --gpu takes {}, or the path of a .toml file",
+                          name_or_file, fmt::join(names, ", ")));
+}
+
+Result<void> check_time_scale(double scale) {
+  if (std::isfinite(scale) && scale > 0) return {};
+  return fail(Errc::invalid_argument,
+              fmt::format("--time-scale {} is not a positive number: 1 is real time, 10 is ten "
+                          "times slower",
+                          scale));
+}
+
+}  // namespace eclip::kfdsim

@@ -1,0 +1,42 @@
+// kfdsim's command line.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/model/gpu_description.h"
+#include "ipc/result.h"
+
+namespace eclip::kfdsim {
+
+struct Options {
+  std::string gpu = "mi50";  ///< a name in the data directory, or a file
+  double time_scale = 1;
+  std::optional<std::filesystem::path> trace;
+  std::optional<std::filesystem::path> data;
+  bool quiet = false;
+  std::vector<std::string> command;
+};
+
+/// What main has to do: run with the options, or exit with a status (after --help or an error,
+/// which have been printed).
+struct ParsedCommandLine {
+  std::optional<Options> options;
+  int exit_status = 0;
+};
+ParsedCommandLine parse_command_line(int argc, char** argv);
+
+/// Where the data files are: `given`, or beside the program, or where they get installed.
+std::vector<std::filesystem::path> data_directories(
+    const std::optional<std::filesystem::path>& given);
+
+/// The description that --gpu names. Errc::not_found lists the names that there are.
+Result<model::GpuDescription> find_gpu(const std::string& name_or_file,
+                                       const std::vector<std::filesystem::path>& directories);
+
+/// Errc::invalid_argument unless the factor is positive and finite.
+Result<void> check_time_scale(double scale);
+
+}  // namespace eclip::kfdsim

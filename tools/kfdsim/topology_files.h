@@ -1,0 +1,32 @@
+// What the KFD says of itself in /sys: the static files of a system with one CPU and one GPU node.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "daemon/model/gpu_description.h"
+
+namespace eclip::kfdsim {
+
+/// The machine around the GPU.
+struct HostProperties {
+  std::uint32_t cpu_count = 1;
+  std::uint64_t memory_bytes = 0;
+};
+HostProperties host_properties();
+
+struct StaticSysFile {
+  std::string path;  ///< relative to the directory that the files belong into
+  std::string content;
+};
+
+/// Below /sys/devices/virtual/kfd/kfd.
+std::vector<StaticSysFile> kfd_files(const model::GpuDescription& gpu, const HostProperties& host);
+/// Below /sys/class/drm/renderD128.
+std::vector<StaticSysFile> render_files(const model::GpuDescription& gpu);
+/// A table for libdrm in which the GPU's name ends in "(simulated)"; tools that print a GPU's name
+/// have it from there.
+std::string amdgpu_ids(const model::GpuDescription& gpu);
+
+}  // namespace eclip::kfdsim
