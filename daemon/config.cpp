@@ -48,6 +48,14 @@ class TableReader {
     set(*number);
   }
 
+  void read(std::string_view key, bool& value) {
+    const toml::node* node = take(key);
+    if (node == nullptr) return;
+    const auto boolean = node->value_exact<bool>();
+    if (!boolean) return set_error(*node, path(key) + " must be true or false");
+    value = *boolean;
+  }
+
   void read(std::string_view key, std::vector<std::string>& value) {
     const toml::node* node = take(key);
     if (node == nullptr) return;
@@ -154,16 +162,18 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                  [&](auto n) { config.forwarder.spin = std::chrono::microseconds(n); });
   forwarder.read("nap_us", 1, 1'000'000,
                  [&](auto n) { config.forwarder.nap = std::chrono::microseconds(n); });
+  TableReader probes(root, "probes", source);
+  probes.read("count_ioctls", config.probes.count_ioctls);
 
-  for (auto* table : {&daemon, &gpu, &pool, &workers, &forwarder})
+  for (auto* table : {&daemon, &gpu, &pool, &workers, &forwarder, &probes})
     if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());
-  constexpr std::array known_tables{"daemon", "gpu", "pool", "workers", "forwarder"};
+  constexpr std::array known_tables{"daemon", "gpu", "pool", "workers", "forwarder", "probes"};
   for (const auto& [key, node] : root) {
     if (std::find(known_tables.begin(), known_tables.end(), key.str()) == known_tables.end())
       return fail(Errc::invalid_argument,
                   source + ":" + std::to_string(node.source().begin.line) +
                       ": unknown table or key '" + std::string(key.str()) +
-                      "'; there are: [daemon], [gpu], [pool], [workers], [forwarder]");
+                      "'; there are: [daemon], [gpu], [pool], [workers], [forwarder], [probes]");
   }
   if (!layout.empty() && !config.pool.streams.empty())
     return fail(Errc::invalid_argument,

@@ -41,6 +41,9 @@ struct Config {
     std::chrono::microseconds spin{20};  ///< after the last packet, before it naps or sleeps
     std::chrono::microseconds nap{50};   ///< between looks while packets run
   } forwarder;
+  struct {
+    bool count_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry
+  } probes;
 };
 
 /// Parses and validates all that can be without a GPU. Errors name the source, line, key and

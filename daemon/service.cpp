@@ -46,6 +46,12 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config) {
   if (!device) return tl::unexpected(device.error());
   service->device_ = std::move(*device);
   service->power_.emplace(service->device_->topology().render_minor);
+  if (config.probes.count_ioctls) {
+    if (auto probe = KfdIoctlProbe::attach())
+      service->ioctl_probe_.emplace(std::move(*probe));
+    else
+      spdlog::warn("{}", probe.error().message());
+  }
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
   service->start_forwarder();
   return service;

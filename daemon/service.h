@@ -14,6 +14,7 @@
 #include "daemon/config.h"
 #include "daemon/forwarder.h"
 #include "daemon/kfd_device.h"
+#include "daemon/kfd_ioctl_probe.h"
 #include "daemon/lease_table.h"
 #include "daemon/mailbox.h"
 #include "daemon/peer.h"
@@ -103,6 +104,7 @@ class Service {
   Mailbox mailbox_;
   std::unique_ptr<KfdDevice> device_;  // outlives all that came from it
   std::optional<PowerMeter> power_;
+  std::optional<KfdIoctlProbe> ioctl_probe_;  ///< none: not wanted, or the kernel refuses it
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;

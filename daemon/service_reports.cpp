@@ -37,6 +37,11 @@ StatusReply Service::status() const {
   reply.has_power = energy && power ? 1 : 0;
   reply.energy_uj = energy.value_or(0);
   reply.power_mw = static_cast<std::uint32_t>(power.value_or(0) / 1000);
+  if (ioctl_probe_) {
+    const auto total = ioctl_probe_->total();
+    reply.has_kfd_ioctls = total ? 1 : 0;
+    reply.kfd_ioctls = total.value_or(0);
+  }
   reply.device_time_rate = board().device_time_rate.load();
   return reply;
 }

@@ -150,6 +150,9 @@ struct StatusReply {
   std::uint32_t power_mw;                  ///< device power now
   std::uint32_t has_power;                 ///< 1: the two fields above were read from hwmon
   std::uint64_t device_time_rate;          ///< Board::device_time_rate
+  std::uint64_t kfd_ioctls;                ///< of all processes since eclipd's start
+  std::uint32_t has_kfd_ioctls;            ///< 1: the probe that counts them is attached
+  std::uint32_t reserved2;
 };
 
 struct StreamRecord {
@@ -159,7 +162,7 @@ struct StreamRecord {
   std::uint64_t packets;   ///< forwarded since start
   std::uint32_t draining;  ///< 1: its last holder is gone, its packets still run
   std::uint32_t reserved;
-  Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer
+  Text<160> mask;  ///< CU list in the HSA_CU_MASK grammar; cut when longer
 };
 
 struct ClientRecord {

@@ -12,9 +12,6 @@ bool is_past(std::uint32_t generation, std::uint32_t other) {
 std::uint32_t after(std::uint32_t generation) {
   return generation + 1 == 0 ? 1 : generation + 1;
 }
-std::uint32_t before(std::uint32_t generation) {
-  return generation - 1 == 0 ? UINT32_MAX : generation - 1;
-}
 
 }  // namespace
 
@@ -55,12 +52,10 @@ std::optional<SignalUse> SignalTable::begin_use(std::uint32_t signal) {
 }
 
 void SignalTable::cancel_use(SignalUse use) {
-  // Before a signal's very first use stands 0, before a wrapped one UINT32_MAX; eclipd's word tells
-  // them apart, since the last use has completed.
-  const std::uint32_t forwarded =
-      state_->signals[use.signal].generation.load(std::memory_order_acquire);
-  entries_[use.signal].begun.store(forwarded == 0 ? 0 : before(use.generation),
-                                   std::memory_order_release);
+  // The use before has completed, so its generation is the one that eclipd stored last.
+  entries_[use.signal].begun.store(
+      state_->signals[use.signal].generation.load(std::memory_order_acquire),
+      std::memory_order_release);
 }
 
 bool SignalTable::is_complete(SignalUse use) const {

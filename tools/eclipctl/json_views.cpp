@@ -64,6 +64,7 @@ json to_json(const StatusReply& status) {
       {"workers_cut_off", status.workers_cut_off},
       {"packets_forwarded", status.packets_forwarded},
       {"queue_ioctls_since_ready", status.queue_ioctls_since_ready},
+      {"kfd_ioctls", status.has_kfd_ioctls != 0 ? json(status.kfd_ioctls) : json(nullptr)},
       {"power_w", has_power ? json(status.power_mw / 1e3) : json(nullptr)},
       {"energy_j", has_power ? json(static_cast<double>(status.energy_uj) / 1e6) : json(nullptr)},
       {"device_time_rate", static_cast<double>(status.device_time_rate) / 0x1p32}};

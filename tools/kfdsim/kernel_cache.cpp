@@ -58,8 +58,8 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::estimate(const DispatchP
   const auto time_us = [&](std::uint32_t cus) {
     const std::uint64_t resident =
         std::uint64_t{cus} * std::max<std::uint64_t>(1, gpu_.geometry.threads_per_cu / items);
-    return estimate_fixed_us +
-           estimate_round_us * static_cast<double>((workgroups + resident - 1) / resident);
+    const std::uint64_t rounds = (workgroups + resident - 1) / resident;
+    return estimate_fixed_us + estimate_round_us * static_cast<double>(rounds);
   };
   const std::uint32_t all = gpu_.geometry.cu_count();
   std::vector<model::TimePoint> points{{1, time_us(1)}};

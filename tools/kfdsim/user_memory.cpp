@@ -48,6 +48,11 @@ std::optional<MapsLine> map_around(pid_t pid, std::uint64_t address) {
   return std::nullopt;
 }
 
+/// A range of another process: never a pointer of this one.
+iovec in_client(std::uint64_t address, std::size_t bytes) {
+  return {reinterpret_cast<void*>(address), bytes};  // NOLINT(performance-no-int-to-ptr)
+}
+
 // MAP_SHARED | MAP_ANONYMOUS looks like a deleted /dev/zero.
 bool is_anonymous(const MapsLine& line) {
   return line.path == "/dev/zero (deleted)";
@@ -69,13 +74,13 @@ bool stays_as_long_as(int fd, const MapsLine& line, std::uint64_t end) {
 
 bool read_process(pid_t pid, std::uint64_t address, std::span<std::byte> to) {
   const iovec local{to.data(), to.size()};
-  const iovec remote{reinterpret_cast<void*>(address), to.size()};
+  const iovec remote = in_client(address, to.size());
   return ::process_vm_readv(pid, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(to.size());
 }
 
 bool write_process(pid_t pid, std::uint64_t address, std::span<const std::byte> from) {
   const iovec local{const_cast<std::byte*>(from.data()), from.size()};
-  const iovec remote{reinterpret_cast<void*>(address), from.size()};
+  const iovec remote = in_client(address, from.size());
   return ::process_vm_writev(pid, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(from.size());
 }
 

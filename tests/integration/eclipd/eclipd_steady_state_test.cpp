@@ -124,5 +124,27 @@ TEST_F(EclipdSteadyState, NobodyMakesAKfdIoctlWhileTwentyThousandKernelsRun) {
   EXPECT_EQ(kernel.value(), kernel.expected());
 }
 
+TEST_F(EclipdSteadyState, TheKernelsProbeCountsTheIoctlsThatTheDriverSees) {
+  start("probes.count_ioctls = true");
+  const auto probed = [&] { return control({"status"}).at("kfd_ioctls"); };
+  if (probed().is_null()) GTEST_SKIP() << "this kernel refuses the probe; eclipd says why";
+  const long driver_before = kfd_ioctls();
+  const long probe_before = probed();
+  for (int i = 0; i < 10; ++i) {
+    Connection connection;
+    const Memory memory = connection.allocate(4096);
+  }
+  EXPECT_GT(kfd_ioctls(), driver_before + 10);
+  ASSERT_TRUE(all_streams_become_free());
+  // The last worker's memory may still be on its way back when the first of the two is read.
+  long driver = 0;
+  long probe = 0;
+  do {
+    driver = kfd_ioctls();
+    probe = probed();
+  } while (driver != kfd_ioctls());
+  EXPECT_EQ(probe - probe_before, driver - driver_before);
+}
+
 }  // namespace
 }  // namespace eclip::test

@@ -44,6 +44,16 @@ int work(int kernels) {
   return EXIT_SUCCESS;
 }
 
+/// Leaves a process behind that has inherited the open devices, for a minute at most.
+void leave_heir() {
+  gpu_node();
+  if (::fork() != 0) return;
+  ::close(STDOUT_FILENO);
+  ::close(STDERR_FILENO);
+  ::alarm(60);
+  ::pause();
+}
+
 /// Occupies the whole GPU for a minute with kernels of three queues, until it is killed or the GPU
 /// is gone.
 int hold() {
@@ -98,11 +108,16 @@ int main(int argc, char** argv) {
   const std::string argument = argc > 2 ? argv[2] : "0";
   if (command == "work") return work(std::stoi(argument));
   if (command == "hold") return hold();
+  if (command == "hold-with-heir") {
+    leave_heir();
+    return hold();
+  }
   if (command == "allocate-and-die") return allocate_and_die(std::stoull(argument));
   if (command == "peek-kfd") return peek("/dev/kfd", std::stoull(argument));
   if (command == "peek-render") return peek("/dev/dri/renderD128", std::stoull(argument));
-  std::fprintf(stderr,
-               "kfdsim_client work N | hold | allocate-and-die GIB | peek-kfd OFFSET | "
-               "peek-render OFFSET\n");
+  std::fprintf(
+      stderr,
+      "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | peek-kfd OFFSET | "
+      "peek-render OFFSET\n");
   return 2;
 }

@@ -105,10 +105,12 @@ TEST_F(KfdsimProcess, TwoProcessesWorkAtOnce) {
   EXPECT_EQ(second.wait(), 0) << second.errors();
 }
 
-TEST_F(KfdsimProcess, KilledProcessLeavesTheGpuToTheOthers) {
+class KfdsimDeath : public KfdsimProcess, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(KfdsimDeath, KilledProcessLeavesTheGpuToTheOthers) {
   const auto kernel = kernel_of(100, 100);
   const LoadedKernels loaded({&kernel, 1});
-  ChildProcess holder = client("hold");
+  ChildProcess holder = client(GetParam());
   ASSERT_EQ(holder.read_line(), "ready");
   const GpuSignal done;
   GpuQueue queue;
@@ -120,6 +122,9 @@ TEST_F(KfdsimProcess, KilledProcessLeavesTheGpuToTheOthers) {
   EXPECT_EQ(holder.wait(), 128 + SIGKILL);
   EXPECT_TRUE(eventually([&] { return !ioctl_count(holder.pid(), "total"); }));
 }
+
+// The heir keeps the dead process's files open.
+INSTANTIATE_TEST_SUITE_P(Clients, KfdsimDeath, ::testing::Values("hold", "hold-with-heir"));
 
 TEST_F(KfdsimProcess, KilledProcessGivesItsMemoryBack) {
   HsaMemFlags flags{};

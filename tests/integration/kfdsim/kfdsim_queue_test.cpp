@@ -90,22 +90,41 @@ TEST_F(KfdsimQueue, SignalsInRegisteredMemoryAreSeenAndWritten) {
 }
 
 TEST_F(KfdsimQueue, DecrementsInSharedMemoryAreAtomic) {
-  // The GPU and the host count the same signal down at the same time; no step may be lost.
-  constexpr int each = 2000;
+  // The host counts up as fast as it can what the GPU counts down; no step may be lost.
+  constexpr int packets = 4000;
   const auto kernel = kernel_of(1, 1);
   const LoadedKernels loaded({&kernel, 1});
-  const GpuSignal both(2 * each, GpuBuffer::Kind::registered);
-  GpuQueue queue(1024);
-  std::thread host([&] {
-    for (int i = 0; i < each; ++i) {
-      __atomic_fetch_sub(&both.raw().value, 1, __ATOMIC_RELAXED);
-      std::this_thread::yield();
-    }
-  });
-  for (int i = 0; i < each; ++i) queue.dispatch(loaded.object(0), &both);
-  host.join();
-  EXPECT_TRUE(both.wait());
-  EXPECT_EQ(both.value(), 0);
+  for (const auto kind : {GpuBuffer::Kind::registered, GpuBuffer::Kind::system}) {
+    const GpuSignal both(1LL << 40, kind);
+    const GpuSignal last;
+    std::int64_t added = 0;
+    std::thread host([&] {
+      for (; last.value() != 0; ++added) __atomic_fetch_add(&both.raw().value, 1, __ATOMIC_RELAXED);
+    });
+    GpuQueue queue(1024);
+    for (int i = 0; i < packets; ++i) queue.dispatch(loaded.object(0), &both);
+    queue.barrier(false, {}, &last);
+    host.join();
+    EXPECT_EQ(both.value(), (1LL << 40) + added - packets);
+  }
+}
+
+TEST_F(KfdsimQueue, AnnouncedPacketIsNotTakenBeforeItIsWritten) {
+  const GpuSignal done(16);
+  GpuQueue queue(16);
+  for (int i = 0; i < 16; ++i) queue.barrier(false, {}, &done);
+  ASSERT_TRUE(done.wait());
+  // The place of the next packet still holds the first one.
+  *reinterpret_cast<volatile std::uint64_t*>(queue.doorbell_address()) = queue.write_index();
+  const GpuSignal other;
+  GpuQueue other_queue;
+  other_queue.barrier(false, {}, &other);
+  ASSERT_TRUE(other.wait());
+  EXPECT_EQ(done.value(), 0);
+  EXPECT_EQ(queue.read_index(), 16U);
+  const GpuSignal written;
+  queue.barrier(false, {}, &written);
+  EXPECT_TRUE(written.wait());
 }
 
 /// A chain of mixing kernels, each of which reads what its predecessor wrote, alternately on two
@@ -211,6 +230,23 @@ TEST_F(KfdsimQueue, CompletionSetsTheSignalsEvent) {
   // Auto-reset: the wait above consumed it.
   EXPECT_EQ(hsaKmtWaitOnEvent(event, 0), HSAKMT_STATUS_WAIT_TIMEOUT);
   EXPECT_EQ(hsaKmtDestroyEvent(event), HSAKMT_STATUS_SUCCESS);
+}
+
+TEST_F(KfdsimQueue, AutoResetEventIsConsumedByOneWaitAndAManualOneStays) {
+  for (const bool manual : {false, true}) {
+    HsaEventDescriptor description{};
+    description.EventType = HSA_EVENTTYPE_SIGNAL;
+    description.NodeId = gpu_node();
+    HsaEvent* event = nullptr;
+    ASSERT_EQ(hsaKmtCreateEvent(&description, manual, false, &event), HSAKMT_STATUS_SUCCESS);
+    ASSERT_EQ(hsaKmtSetEvent(event), HSAKMT_STATUS_SUCCESS);
+    EXPECT_EQ(hsaKmtWaitOnEvent(event, 1000), HSAKMT_STATUS_SUCCESS);
+    const auto again = manual ? HSAKMT_STATUS_SUCCESS : HSAKMT_STATUS_WAIT_TIMEOUT;
+    EXPECT_EQ(hsaKmtWaitOnEvent(event, 0), again);
+    ASSERT_EQ(hsaKmtResetEvent(event), HSAKMT_STATUS_SUCCESS);
+    EXPECT_EQ(hsaKmtWaitOnEvent(event, 0), HSAKMT_STATUS_WAIT_TIMEOUT);
+    hsaKmtDestroyEvent(event);
+  }
 }
 
 TEST_F(KfdsimQueue, UnknownKernelCompletesAfterItsEstimate) {

@@ -45,6 +45,8 @@ max_kernels = 7
 [forwarder]
 spin_us = 8
 nap_us = 9
+[probes]
+count_ioctls = true
 )",
                                    "test.toml");
   ASSERT_TRUE(config) << config.error().message();
@@ -58,6 +60,7 @@ nap_us = 9
   EXPECT_EQ(config->workers.max_kernels, 7U);
   EXPECT_EQ(config->forwarder.spin, std::chrono::microseconds(8));
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
+  EXPECT_TRUE(config->probes.count_ioctls);
   const auto masks = pool_masks(*config, mi50);
   ASSERT_TRUE(masks);
   EXPECT_EQ((*masks)[0], (*masks)[1]);
@@ -79,6 +82,7 @@ TEST(Config, AWrongTypeOrRangeIsNamed) {
   EXPECT_THAT(error_of("[workers]\nmax_workers = 0\n"), HasSubstr("from 1 to 120"));
   EXPECT_THAT(error_of("[workers]\nmax_workers = 1.5\n"), HasSubstr("integer"));
   EXPECT_THAT(error_of("[pool]\nstreams = \"0:0-3\"\n"), HasSubstr("array of strings"));
+  EXPECT_THAT(error_of("[probes]\ncount_ioctls = 1\n"), HasSubstr("true or false"));
   EXPECT_THAT(error_of("[pool]\nstreams = []\n"), HasSubstr("empty"));
   EXPECT_THAT(error_of("[pool]\nlayout = \"tree\"\nstreams = [\"0:1\"]\n"), HasSubstr("exclude"));
 }

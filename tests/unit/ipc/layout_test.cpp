@@ -65,7 +65,7 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(MemoryAllocated), 24U) << bump;
   EXPECT_EQ(sizeof(KernelRegister), 16U) << bump;
   EXPECT_EQ(sizeof(ErrorReply), 228U) << bump;
-  EXPECT_EQ(sizeof(StatusReply), 184U) << bump;
+  EXPECT_EQ(sizeof(StatusReply), 200U) << bump;
   EXPECT_EQ(sizeof(StreamRecord), 192U) << bump;
   EXPECT_EQ(sizeof(ClientRecord), 152U) << bump;
   EXPECT_EQ(sizeof(LeaseRecord), 48U) << bump;

@@ -263,10 +263,14 @@ void FakeDaemon::run_dispatch(const LeaseDispatch& dispatch) {
       static_cast<const std::byte*>(memories_.at(dispatch.kernarg_memory).mapping.get_address());
   replay::MixKernarg arguments;
   std::memcpy(&arguments, memory + dispatch.kernarg_offset, sizeof arguments);
+  // The fake GPU's addresses are this process's.
+  const auto word = [](std::uint64_t address) {
+    return reinterpret_cast<std::uint64_t*>(address);  // NOLINT(performance-no-int-to-ptr)
+  };
   std::vector<std::uint64_t> inputs;
   for (std::uint32_t i = 0; i < arguments.input_count; ++i)
-    inputs.push_back(*reinterpret_cast<const std::uint64_t*>(arguments.inputs[i]));
-  *reinterpret_cast<std::uint64_t*>(arguments.output) = replay::mix(arguments.salt, inputs);
+    inputs.push_back(*word(arguments.inputs[i]));
+  *word(arguments.output) = replay::mix(arguments.salt, inputs);
 }
 
 }  // namespace eclip::test

@@ -124,7 +124,8 @@ TEST_F(Submit, RefusesASignalThatIsStillInUse) {
   daemon.complete(use_of(first));
   EXPECT_EQ(submit(lease, dispatch).generation, 2U);
   EXPECT_EQ(written(), 2U);
-  // The first use stays complete while the second runs.
+  // The first use stays complete while the second is forwarded, value first.
+  daemon.state().signals[signal].value = 1;
   EXPECT_EQ(eclip_is_complete(context, first), 1);
 }
 

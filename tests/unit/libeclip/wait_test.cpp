@@ -136,8 +136,10 @@ TEST_F(Wait, ManyThreadsWaitForTheirOwnPackets) {
   connect();
   lease = acquire();
   std::vector<eclip_token> tokens;
+  tokens.reserve(8);
   for (int i = 0; i < 8; ++i) tokens.push_back(submit(lease, with_signal(create_signal())));
   std::vector<std::future<int>> results;
+  results.reserve(tokens.size());
   for (const eclip_token token : tokens)
     results.push_back(std::async(
         std::launch::async, [this, token] { return eclip_wait(context, token, deadline_ns); }));

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/* The few kernel types that the programs look into. Offsets are relocated at load time (CO-RE), so
+ * that one object runs on all kernels with BTF; only names and nesting must be right.
+ */
+#ifndef ECLIP_BPF_KERNEL_TYPES_H
+#define ECLIP_BPF_KERNEL_TYPES_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct super_block {
+  __u32 s_dev; /* dev_t: major << 20 | minor */
+};
+
+struct inode {
+  __u32 i_rdev;
+  struct super_block* i_sb;
+};
+
+struct file {
+  struct inode* f_inode;
+};
+
+struct fdtable {
+  unsigned int max_fds;
+  struct file** fd;
+};
+
+struct files_struct {
+  struct fdtable* fdt;
+};
+
+struct task_struct {
+  int tgid;
+  struct files_struct* files;
+};
+
+/* x86-64: system call arguments. */
+struct pt_regs {
+  unsigned long si;
+  unsigned long di;
+};
+
+#pragma clang attribute pop
+
+#endif
