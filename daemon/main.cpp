@@ -77,7 +77,7 @@ Result<void> serve(const Config& config, int ready_fd) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   CLI::App app{"eclipd: leases CU-masked streams of an AMD GPU to inference workers"};
   std::string config_file;
   std::string log_level;
@@ -110,4 +110,8 @@ int main(int argc, char** argv) {
   }
   spdlog::info("stopped");
   return 0;
+} catch (const std::exception& exception) {
+  // Out of memory or of threads; all other failures are Results.
+  std::cerr << "eclipd: " << exception.what() << "\n";
+  return 1;
 }
