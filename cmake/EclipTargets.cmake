@@ -6,10 +6,11 @@ set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty 
 add_library(eclip_build_flags INTERFACE)
 target_include_directories(eclip_build_flags INTERFACE "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>")
 target_compile_options(eclip_build_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
   -Wno-missing-field-initializers  # designated initializers leave out what has a default
- 
-  -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
+  -fvisibility=hidden
+  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+  $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
   $<$<BOOL:${ECLIP_WERROR}>:-Werror>)
 if(ECLIP_SANITIZE)
   target_compile_options(eclip_build_flags INTERFACE

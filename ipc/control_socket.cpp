@@ -17,8 +17,7 @@ constexpr std::size_t max_fds = 4;
 /// Waits until `events` or hang-up; Errc::timed_out at the deadline.
 Result<void> wait_for(int socket, short events, Clock::time_point deadline) {
   while (true) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     pollfd entry{.fd = socket, .events = events, .revents = 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(std::max<long long>(left, 0)));
     if (ready > 0) return {};
@@ -163,8 +162,7 @@ Result<ReceivedMessage> exchange(int socket, const Message& request, std::span<c
       return tl::unexpected(waited.error());
   }
   while (true) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     auto reply = await_message(socket, left);
     if (!reply) return reply;
     // A reply to an earlier request that timed out is of no use any more.

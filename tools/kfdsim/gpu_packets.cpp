@@ -127,13 +127,18 @@ std::optional<QueueFault> Gpu::start_mix(GpuQueue& queue, InFlightPacket& record
   return std::nullopt;
 }
 
+void Gpu::release_slot(GpuQueue& queue, std::uint64_t index) {
+  if (!queue.publish_taken(index)) {
+    fault(queue, unreachable(queue.ring.read_pointer, "its read pointer"));
+  }
+}
+
 void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::DeviceTime) {
   GpuQueue& queue = *by_model_id_.at(id.value);
   InFlightPacket& record = queue.in_flight.at(packet.cookie);
   record.mask = queue.mask;
-  if (!queue.publish_taken(packet.cookie)) {
-    fault(queue, unreachable(queue.ring.read_pointer, "its read pointer"));
-  }
+  // A barrier packet keeps its slot while it looks at its signals.
+  if (record.is_dispatch) release_slot(queue, packet.cookie);
   if (!record.mixes) return;
   if (auto bad = start_mix(queue, record)) fault(queue, std::move(*bad));
 }
@@ -143,6 +148,7 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
   GpuQueue& queue = *by_model_id_.at(id.value);
   const auto found = queue.in_flight.find(packet.cookie);
   const InFlightPacket& record = found->second;
+  if (!record.is_dispatch) release_slot(queue, packet.cookie);
   GpuMemory& memory = queue.context.memory;
   if (record.output_address != 0 && !memory.store(record.output_address, record.output)) {
     fault(queue, unreachable(record.output_address, "the output of a mixing kernel"));

@@ -112,7 +112,8 @@ Result<ReplayImage> build_replay_image(std::span<const ReplayKernel> kernels) {
     if (!record) return tl::unexpected(record.error());
     const std::size_t offset = i * stride;
     KernelDescriptor descriptor{};
-    descriptor.group_segment_fixed_size = kernels[i].shape.local_memory_bytes;
+    // group_segment_fixed_size stays 0: the code needs none, and the measured kernel's may be more
+    // than the GPU that it is replayed on has.
     descriptor.kernarg_size = kernels[i].mixes ? sizeof(MixKernarg) : 0;
     descriptor.kernel_code_entry_byte_offset = static_cast<std::int64_t>(code - offset);
     descriptor.compute_pgm_rsrc1 = rsrc1;

@@ -85,6 +85,9 @@ class GpuQueue {
   /// Any 64 bytes; the header (16 bits) is written last, then the doorbell rings.
   void submit(const void* packet, std::uint16_t header);
 
+  /// Rings the doorbell for the next packet before it is written.
+  void announce_next() const;
+
   [[nodiscard]] std::uint64_t read_index() const;
   [[nodiscard]] std::uint64_t write_index() const { return write_index_; }
   [[nodiscard]] HSA_QUEUEID id() const { return resource_.QueueId; }

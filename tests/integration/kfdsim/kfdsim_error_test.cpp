@@ -41,6 +41,7 @@ class KfdsimError : public InsideKfdsim {
 
 TEST_F(KfdsimError, The128thQueueOfAProcessIsRefused) {
   std::vector<std::unique_ptr<GpuQueue>> queues;
+  queues.reserve(127);
   for (int i = 0; i < 127; ++i) queues.push_back(std::make_unique<GpuQueue>());
   EXPECT_ANY_THROW(GpuQueue());
   kfd_ioctl_create_queue_args arguments{};
@@ -191,7 +192,8 @@ class KfdsimFault : public KfdsimError {
     break_now_(broken);
     EXPECT_EQ(hsaKmtWaitOnEvent(event, 20'000), HSAKMT_STATUS_SUCCESS);
     if (type == HSA_EVENTTYPE_MEMORY) {
-      EXPECT_EQ(event->EventData.EventData.MemoryAccessFault.VirtualAddress, address);
+      const std::uint64_t fault = event->EventData.EventData.MemoryAccessFault.VirtualAddress;
+      EXPECT_EQ(fault, address);
     }
     hsaKmtDestroyEvent(event);
     const GpuSignal done;

@@ -91,7 +91,7 @@ TEST_F(KfdsimQueue, SignalsInRegisteredMemoryAreSeenAndWritten) {
 
 TEST_F(KfdsimQueue, DecrementsInSharedMemoryAreAtomic) {
   // The host counts up as fast as it can what the GPU counts down; no step may be lost.
-  constexpr int packets = 4000;
+  constexpr int packets = 30000;
   const auto kernel = kernel_of(1, 1);
   const LoadedKernels loaded({&kernel, 1});
   for (const auto kind : {GpuBuffer::Kind::registered, GpuBuffer::Kind::system}) {
@@ -115,7 +115,7 @@ TEST_F(KfdsimQueue, AnnouncedPacketIsNotTakenBeforeItIsWritten) {
   for (int i = 0; i < 16; ++i) queue.barrier(false, {}, &done);
   ASSERT_TRUE(done.wait());
   // The place of the next packet still holds the first one.
-  *reinterpret_cast<volatile std::uint64_t*>(queue.doorbell_address()) = queue.write_index();
+  queue.announce_next();
   const GpuSignal other;
   GpuQueue other_queue;
   other_queue.barrier(false, {}, &other);
@@ -216,11 +216,12 @@ TEST_F(KfdsimQueue, CompletionSetsTheSignalsEvent) {
   description.NodeId = gpu_node();
   HsaEvent* event = nullptr;
   ASSERT_EQ(hsaKmtCreateEvent(&description, false, false, &event), HSAKMT_STATUS_SUCCESS);
-  ASSERT_NE(event->EventData.HWData2, 0U) << "the event has no mailbox";
+  const std::uint64_t mailbox = event->EventData.HWData2;
+  ASSERT_NE(mailbox, 0U) << "the event has no mailbox";
   const auto kernel = kernel_of(3000, 3000);
   const LoadedKernels loaded({&kernel, 1});
   const GpuSignal done;
-  done.raw().event_mailbox_ptr = event->EventData.HWData2;
+  done.raw().event_mailbox_ptr = mailbox;
   done.raw().event_id = event->EventId;
   GpuQueue queue;
   EXPECT_EQ(hsaKmtWaitOnEvent(event, 1), HSAKMT_STATUS_WAIT_TIMEOUT);
