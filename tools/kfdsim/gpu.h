@@ -76,10 +76,9 @@ class Gpu final : private model::Host {
                                             model::DeviceTime start, model::DeviceTime end);
   void trace(const GpuQueue& queue, const InFlightPacket& packet, model::DeviceTime start,
              model::DeviceTime end);
-  /// Stops the queue after the current call into the device; a Host may not call back into it.
-  /// Tells the queue's owner that the packet's slot may be written again.
   /// Tells the owner that the slot of packet `index` may be written again.
   void release_slot(GpuQueue& queue, std::uint64_t index);
+  /// Stops the queue after the current call into the device; a Host may not call back into it.
   void fault(GpuQueue& queue, QueueFault fault);
   void stop_faulted();
   void forget_model_queue(GpuQueue& queue);

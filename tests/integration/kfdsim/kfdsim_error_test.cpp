@@ -247,7 +247,11 @@ TEST_F(KfdsimFault, SignalThatIsFreedWhileABarrierWaitsForIt) {
   const std::uint64_t address = gate->handle();
   break_now_ = [&](GpuQueue& queue) {
     queue.barrier(false, std::array{gate->handle()}, nullptr);
-    ASSERT_TRUE(eventually([&] { return queue.read_index() == queue.write_index(); }));
+    // A later packet of another queue proves that the barrier packet was taken.
+    const GpuSignal later;
+    GpuQueue other;
+    other.barrier(false, {}, &later);
+    ASSERT_TRUE(later.wait());
     gate.reset();
   };
   expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, address);

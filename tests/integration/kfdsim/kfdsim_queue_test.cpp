@@ -59,8 +59,10 @@ TEST_F(KfdsimQueue, BarrierAndWaitsForAllItsSignals) {
   other_queue.barrier(false, {}, &other);
   ASSERT_TRUE(other.wait());
   EXPECT_EQ(done.value(), 1);
+  EXPECT_EQ(queue.read_index(), 0U) << "a waiting barrier packet keeps its place in the ring";
   second.set(0);
   EXPECT_TRUE(done.wait());
+  EXPECT_EQ(queue.read_index(), 1U);
 }
 
 TEST_F(KfdsimQueue, BarrierOrWaitsForOneOfItsSignals) {
