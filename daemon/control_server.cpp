@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "ipc/printable.h"
+
 namespace eclip::daemon {
 namespace {
 
@@ -18,6 +20,9 @@ constexpr std::uint64_t tag_listen = 0;
 constexpr std::uint64_t tag_signal = 1;
 constexpr std::uint64_t tag_service = 2;
 constexpr std::uint64_t first_connection = 16;
+
+/// Workers are limited by workers.max_workers; this bounds those that never say hello, too.
+constexpr std::size_t max_connections = 256;
 
 std::uint64_t socket_tag(std::uint64_t id) {
   return (first_connection + id) << 1;
@@ -32,9 +37,9 @@ Message ok(std::uint32_t sequence, std::uint64_t handle) {
 
 }  // namespace
 
-ControlServer::ControlServer(Service& service, ListeningSocket socket, int signal_fd)
+ControlServer::ControlServer(Service& service, const ListeningSocket& socket, int signal_fd)
     : service_(service),
-      socket_(std::move(socket)),
+      socket_(socket),
       signal_fd_(signal_fd),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
@@ -84,10 +89,21 @@ void ControlServer::accept_clients() {
   while (true) {
     UniqueFd socket(::accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
-      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+      if (errno == EMFILE || errno == ENFILE) {
+        spdlog::error("no descriptors left: no new clients until one leaves");
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.fd(), nullptr);
+        listening_ = false;
+      } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         spdlog::error("accept a client: {}", std::generic_category().message(errno));
+      }
       return;
     }
+    if (connections_.size() >= max_connections) {
+      if (!refusing_) spdlog::warn("{} connections: refusing more", max_connections);
+      refusing_ = true;
+      continue;  // closes it
+    }
+    refusing_ = false;
     auto peer = identify_peer(socket.get());
     if (!peer) {
       spdlog::debug("{}", peer.error().message());
@@ -113,6 +129,7 @@ void ControlServer::drop(std::uint64_t id, const char* why) {
   const auto worker = found->second.worker;
   connections_.erase(found);
   if (worker) service_.remove_worker(*worker);
+  if (!listening_) listening_ = watch(socket_.fd(), tag_listen, EPOLLIN).has_value();
 }
 
 void ControlServer::serve(std::uint64_t id, std::uint32_t events) {
@@ -152,9 +169,12 @@ void ControlServer::flush(std::uint64_t id, Connection& connection) {
     connection.outgoing.pop_front();
   }
   // While records wait for room, no further request is read: the queue cannot grow without limit.
-  epoll_event event{
-      .events = connection.outgoing.empty() ? std::uint32_t{EPOLLIN} : std::uint32_t{EPOLLOUT},
-      .data = {.u64 = socket_tag(id)}};
+  rearm(id, connection, connection.outgoing.empty() ? EPOLLIN : EPOLLOUT);
+}
+
+void ControlServer::rearm(std::uint64_t id, const Connection& connection,
+                          std::uint32_t events) const {
+  epoll_event event{.events = events, .data = {.u64 = socket_tag(id)}};
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket.get(), &event);
 }
 
@@ -179,8 +199,8 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::hello: {
       if (connection.worker)
         return fail(Errc::invalid_argument, "this connection has said hello already");
-      auto added =
-          service_.add_worker(connection.peer, payload_of<Hello>(message).worker_name.str());
+      auto added = service_.add_worker(connection.peer,
+                                       printable(payload_of<Hello>(message).worker_name.str()));
       if (!added) return tl::unexpected(added.error());
       connection.worker = added->id;
       return reply(make_message(MessageType::welcome, sequence,
@@ -201,12 +221,12 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       return reply(ok(sequence, lease.value));
     }
     case MessageType::memory_allocate: {
-      const auto allocated = service_.allocate_memory(worker, payload_of<MemoryAllocate>(message));
+      auto allocated = service_.allocate_memory(worker, payload_of<MemoryAllocate>(message));
       if (!allocated) return tl::unexpected(allocated.error());
       std::vector<int> fds;
-      if (allocated->fd >= 0) fds.push_back(allocated->fd);
+      if (allocated->fd) fds.push_back(allocated->fd.get());
       return reply(make_message(MessageType::memory_allocated, sequence, allocated->reply),
-                   std::move(fds));
+                   std::move(fds), std::move(allocated->fd));
     }
     case MessageType::memory_free: {
       const std::uint64_t handle = payload_of<Handle>(message).value;
@@ -222,7 +242,9 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       if (auto freeing = service_.free_memory(worker, static_cast<std::uint32_t>(handle), done);
           !freeing)
         return tl::unexpected(freeing.error());
+      // No further request is read before the reply; a hang-up is still reported.
       connection.awaits_reply = true;
+      rearm(id, connection, 0);
       return std::nullopt;
     }
     case MessageType::code_load: {

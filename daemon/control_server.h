@@ -39,7 +39,8 @@ class ListeningSocket {
 /// Serves clients on one thread until a signal says stop.
 class ControlServer {
  public:
-  ControlServer(Service& service, ListeningSocket socket, int signal_fd);
+  /// All must outlive it.
+  ControlServer(Service& service, const ListeningSocket& socket, int signal_fd);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
@@ -66,6 +67,7 @@ class ControlServer {
   void serve(std::uint64_t id, std::uint32_t events);
   void drop(std::uint64_t id, const char* why);
   void flush(std::uint64_t id, Connection& connection);
+  void rearm(std::uint64_t id, const Connection& connection, std::uint32_t events) const;
   /// Carries out a request. nullopt: a reply follows later, or `outgoing` has been filled.
   Result<std::optional<Reply>> carry_out(std::uint64_t id, Connection& connection,
                                          const ReceivedMessage& request);
@@ -74,9 +76,11 @@ class ControlServer {
                           const std::vector<Record>& records);
 
   Service& service_;
-  ListeningSocket socket_;
+  const ListeningSocket& socket_;
   const int signal_fd_;
   UniqueFd epoll_;
+  bool listening_ = true;  ///< false: no descriptors were left
+  bool refusing_ = false;  ///< there are max_connections; said once
   std::uint64_t last_connection_ = 0;
   std::map<std::uint64_t, Connection> connections_;
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "ipc/futex.h"
@@ -82,10 +83,15 @@ void Forwarder::change_objects(std::shared_ptr<ForwardedWorker> worker,
 
 void Forwarder::quiesce(std::shared_ptr<ForwardedWorker> worker, std::function<void()> on_quiet) {
   mailbox_.post([this, worker = std::move(worker), on_quiet = std::move(on_quiet)] {
-    auto left = std::make_shared<std::size_t>(worker->leases.size());
-    if (*left == 0) return on_quiet();
-    for (auto& lease : worker->leases)
-      drain(worker, lease->stream, [left, on_quiet] {
+    // A closed lease is gone from the list while its last packets still run: its drain tells where.
+    std::set<StreamId> streams;
+    for (const auto& lease : worker->leases) streams.insert(lease->stream);
+    for (const auto& drain : drains_)
+      if (drain.worker == worker) streams.insert(drain.stream);
+    if (streams.empty()) return on_quiet();
+    auto left = std::make_shared<std::size_t>(streams.size());
+    for (const StreamId stream : streams)
+      drain(worker, stream, [left, on_quiet] {
         if (--*left == 0) on_quiet();
       });
   });

@@ -2,7 +2,7 @@
 //
 // It owns all that the packets' way touches: ring positions, the workers' object tables, their
 // signals' generations. The control thread changes these only by posting work to it, so that the
-// way has no lock. In steady state it makes no system call.
+// way has no lock. It makes no system call; between bursts it may nap or sleep on a futex.
 #pragma once
 
 #include <atomic>

@@ -90,6 +90,9 @@ Result<std::unique_ptr<KfdDevice>> KfdDevice::open(std::optional<std::uint32_t> 
   auto topology = read_topology(node);
   if (!topology) return tl::unexpected(topology.error());
   device->topology_ = std::move(*topology);
+  auto lock = lock_gpu(device->topology_);
+  if (!lock) return tl::unexpected(lock.error());
+  device->lock_ = std::move(*lock);
   const auto counter_hz = read_counter_hz(device->topology_.render_minor);
   if (!counter_hz) return tl::unexpected(counter_hz.error());
   device->counter_hz_ = *counter_hz;

@@ -108,6 +108,7 @@ class KfdDevice {
   Result<GpuMemory> allocate(std::uint64_t bytes, GpuMemory::Kind kind);
 
   GpuTopology topology_;
+  UniqueFd lock_;
   std::uint64_t counter_hz_ = 0;
 };
 

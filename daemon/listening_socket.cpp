@@ -31,11 +31,17 @@ Result<ListeningSocket> ListeningSocket::open(const Config& config) {
   UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) return fail_errno(errno, "open " + lock_path);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
-    return fail(Errc::already_in_use, "another eclipd listens on " + path.string() +
-                                          "; stop it, or set daemon.socket to another path");
+    return fail(Errc::already_in_use,
+                "another eclipd listens on " + path.string() + "; stop it first");
   UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return fail_errno(errno, "open the control socket");
-  ::unlink(path.c_str());
+  struct stat left_over {};
+  if (::lstat(path.c_str(), &left_over) == 0) {
+    if (!S_ISSOCK(left_over.st_mode))
+      return fail(Errc::invalid_argument, "daemon.socket '" + path.string() +
+                                              "' is a file that is no socket; move it away");
+    ::unlink(path.c_str());
+  }
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return fail_errno(errno, "bind the control socket to " + path.string());
   ListeningSocket listening(std::move(lock), std::move(socket), path);
@@ -57,7 +63,8 @@ Result<ListeningSocket> ListeningSocket::open(const Config& config) {
 ListeningSocket::~ListeningSocket() {
   if (!socket_) return;
   ::unlink(path_.c_str());
-  ::unlink((path_.string() + ".lock").c_str());
+  // The lock file stays: unlinking it would take the lock from under whoever has opened it
+  // meanwhile.
 }
 
 }  // namespace eclip::daemon

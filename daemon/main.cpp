@@ -3,6 +3,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/systemd_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -52,7 +53,18 @@ void announce_ready(int ready_fd) {
   if (ready_fd > STDERR_FILENO) ::close(ready_fd);
 }
 
+/// Each worker needs a handful of descriptors; systemd's soft limit is made for select().
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    spdlog::warn("raise the limit of descriptors: {}", std::generic_category().message(errno));
+}
+
 Result<void> serve(const Config& config, int ready_fd) {
+  ::signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go before us
+  raise_descriptor_limit();
   // Blocked before the first thread starts, so that only the signalfd sees them.
   sigset_t signals;
   ::sigemptyset(&signals);
@@ -67,7 +79,8 @@ Result<void> serve(const Config& config, int ready_fd) {
   if (!socket) return tl::unexpected(socket.error());
   auto service = Service::create(config);
   if (!service) return tl::unexpected(service.error());
-  ControlServer server(**service, std::move(*socket), signal_fd.get());
+  // The socket and its lock stay until the service has given the GPU back.
+  ControlServer server(**service, *socket, signal_fd.get());
   spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
   announce_ready(ready_fd);
   auto served = server.run();

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <fstream>
 
+#include "ipc/printable.h"
+
 namespace eclip::daemon {
 namespace {
 
@@ -36,6 +38,7 @@ Result<Peer> identify_peer(int socket) {
                                 ") was gone before its connection was taken");
   std::ifstream comm("/proc/" + std::to_string(peer.pid) + "/comm");
   std::getline(comm, peer.command);
+  peer.command = printable(peer.command);
   return peer;
 }
 

@@ -1,8 +1,11 @@
 #include "daemon/topology.h"
 
+#include <fcntl.h>
 #include <hsakmt.h>
+#include <sys/file.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 
 namespace eclip::daemon {
@@ -50,6 +53,17 @@ Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
     return fail(Errc::not_found, "the KFD topology has no GPU: is the amdgpu driver bound to one?");
   return fail(Errc::not_found, "topology node " + std::to_string(node.value_or(0)) +
                                    " is no GPU; set gpu.node to one of: " + gpu_nodes);
+}
+
+Result<UniqueFd> lock_gpu(const GpuTopology& gpu) {
+  const std::string file = topology_nodes + std::to_string(gpu.node.value) + "/properties";
+  UniqueFd lock(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!lock) return fail_errno(errno, "open " + file);
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+    return fail(Errc::already_in_use, "another eclipd serves the GPU at node " +
+                                          std::to_string(gpu.node.value) +
+                                          "; stop it, or set gpu.node to another GPU");
+  return lock;
 }
 
 CuMask shader_engine_mask(const GpuTopology& gpu, std::uint32_t first_engine,

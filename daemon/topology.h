@@ -9,6 +9,7 @@
 #include "ipc/cu_mask.h"
 #include "ipc/result.h"
 #include "ipc/strong_id.h"
+#include "ipc/unique_fd.h"
 
 namespace eclip::daemon {
 
@@ -26,6 +27,10 @@ struct GpuTopology {
 /// Reads the topology of an opened KFD: the GPU at `node`, or the first one. Errc::not_found names
 /// the nodes that there are, Errc::device_failed.
 Result<GpuTopology> read_topology(std::optional<std::uint32_t> node);
+
+/// Takes the GPU for this process: the budget of streams is for each GPU, so one eclipd serves it.
+/// Errc::already_in_use.
+Result<UniqueFd> lock_gpu(const GpuTopology& gpu);
 
 /// The CUs of some shader engines, in the KFD's bit order on gfx9: CU index i is on engine
 /// i mod shader_engines.

@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 #include <hsa/amd_hsa_signal.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -94,6 +94,7 @@ Result<Worker::Allocated> Worker::allocate(const MemoryAllocate& request, const 
   const std::uint64_t bytes = whole_pages(request.bytes);
   if (auto quota = check_quota(bytes, config); !quota) return tl::unexpected(quota.error());
   Memory memory;
+  UniqueFd shared;
   if ((request.flags & MemoryAllocate::flag_device_local) != 0) {
     auto gpu = device.allocate_device_local(bytes);
     if (!gpu) return tl::unexpected(gpu.error());
@@ -105,14 +106,15 @@ Result<Worker::Allocated> Worker::allocate(const MemoryAllocate& request, const 
     if (!mapping) return tl::unexpected(mapping.error());
     auto gpu = device.register_host({static_cast<std::byte*>(mapping->get_address()), bytes});
     if (!gpu) return tl::unexpected(gpu.error());
-    memory = Memory{.fd = std::move(*fd), .mapping = std::move(*mapping), .gpu = std::move(*gpu)};
+    memory = Memory{.mapping = std::move(*mapping), .gpu = std::move(*gpu)};
+    shared = std::move(*fd);
   }
   const std::uint32_t handle = ++last_memory_;
-  const Allocated allocated{.reply = {.gpu_address = memory.gpu.gpu_address(),
-                                      .bytes = bytes,
-                                      .memory = handle,
-                                      .reserved = 0},
-                            .fd = memory.fd.get()};
+  Allocated allocated{.reply = {.gpu_address = memory.gpu.gpu_address(),
+                                .bytes = bytes,
+                                .memory = handle,
+                                .reserved = 0},
+                      .fd = std::move(shared)};
   memory_bytes_ += bytes;
   memory_.emplace(handle, std::move(memory));
   return allocated;
@@ -136,9 +138,9 @@ Result<std::uint32_t> Worker::load_code(std::uint64_t bytes, int fd, const Confi
     return fail(Errc::invalid_argument, "a code image of " + std::to_string(bytes) + " bytes; " +
                                             std::to_string(descriptor_bytes) + " to " +
                                             std::to_string(max_code_bytes) + " are possible");
-  // Only of a memfd is it certain that reading it does not block.
-  struct stat status {};
-  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || ::fcntl(fd, F_GET_SEALS) < 0)
+  // Only of a memfd is it certain that reading it does not block. The kernel itself answers this
+  // question, whatever file system the descriptor comes from.
+  if (::fcntl(fd, F_GET_SEALS) < 0)
     return fail(Errc::malformed, "a code image must come as a memfd");
   if (auto quota = check_quota(whole_pages(bytes), config); !quota)
     return tl::unexpected(quota.error());

@@ -37,7 +37,7 @@ class Worker {
   /// New memory and, unless device-local, the memfd to send to the worker.
   struct Allocated {
     MemoryAllocated reply;
-    int fd;  ///< -1: none; stays the worker object's
+    UniqueFd fd;  ///< none for device-local memory
   };
   /// Errc::quota_exceeded, Errc::invalid_argument, Errc::device_failed.
   Result<Allocated> allocate(const MemoryAllocate& request, const Config& config,
@@ -61,7 +61,6 @@ class Worker {
 
  private:
   struct Memory {
-    UniqueFd fd;
     boost::interprocess::mapped_region mapping;
     GpuMemory gpu;  // last: released before its mapping
   };

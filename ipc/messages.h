@@ -76,7 +76,7 @@ struct Text {
 };
 
 // Payloads. All little endian, standard layout, fixed width; the sizes are part of the protocol and
-// restated in tests/unit/ipc_test.cpp.
+// restated in tests/unit/ipc/layout_test.cpp.
 
 /// hello. Reply: welcome, with the fds of the board, the worker state and the worker request
 /// regions.

@@ -10,7 +10,9 @@ using eclip::Errc;
 eclip_context::~eclip_context() {
   // eclipd releases everything of a closed connection, but in its own time; a program that
   // reconnects at once expects its streams to be free.
+  const auto deadline = std::chrono::steady_clock::now() + control.timeout();
   for (const auto& lease : leases) {
+    if (std::chrono::steady_clock::now() > deadline) break;
     const auto released = control.request(eclip::MessageType::lease_release,
                                           eclip::Handle{lease->id}, eclip::MessageType::ok);
     if (!released) break;

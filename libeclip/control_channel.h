@@ -30,6 +30,9 @@ class ControlChannel {
     return request(make_message(type, 0, payload), expected, fds);
   }
 
+  /// For each request.
+  [[nodiscard]] std::chrono::milliseconds timeout() const { return timeout_; }
+
   /// Whether eclipd has closed the connection; a system call.
   bool look_for_hangup();
   /// Whether a request or look_for_hangup found eclipd gone; one load.

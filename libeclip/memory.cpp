@@ -56,8 +56,10 @@ int free_memory(eclip_context* context, const eclip_memory* given) {
   if (const int failed = read_struct(given, memory); failed != 0) return failed;
   const auto reply =
       context->control.request(MessageType::memory_free, Handle{memory.handle}, MessageType::ok);
-  // Without eclipd the mapping is all that is left to free.
-  if (reply || reply.error().code == Errc::gone) {
+  // Without eclipd the mapping is all that is left to free; an answer that is late, or an earlier
+  // one that was, means that eclipd frees its side.
+  if (reply || reply.error().code == Errc::gone || reply.error().code == Errc::timed_out ||
+      reply.error().code == Errc::not_found) {
     const std::lock_guard lock(context->objects_mutex);
     context->host_mappings.erase(memory.handle);
   }

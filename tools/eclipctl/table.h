@@ -33,7 +33,5 @@ class Table {
 std::string format_duration(std::chrono::milliseconds duration);
 /// "512 B", "1.5 KiB", "3.2 GiB".
 std::string format_bytes(std::uint64_t bytes);
-/// A peer's text without what could move a terminal's cursor: control characters become '?'.
-std::string printable(std::string_view text);
 
 }  // namespace eclip::ctl

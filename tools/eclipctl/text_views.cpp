@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "ipc/printable.h"
 #include "tools/eclipctl/table.h"
 #include "tools/eclipctl/views.h"
 

@@ -1,7 +1,9 @@
 /* libeclip: lease CU-masked streams of an AMD GPU from eclipd and dispatch kernels on them.
  *
  * C99 and C++. Functions that can fail return 0 or -errno; what went wrong, in words, is at
- * eclip_last_error(). None aborts, throws, or blocks longer than the timeout that it is given.
+ * eclip_last_error(). None aborts, throws, or blocks without limit: a call that asks
+ * eclipd for something takes at most the connection's timeout, eclip_connect() and
+ * eclip_disconnect() at most twice that.
  *
  * Without eclipd, eclip_connect() returns -ENOTCONN and says so once; the program then runs as it
  * would without ECLIP.
@@ -211,8 +213,8 @@ ECLIP_API int eclip_is_complete(eclip_context* context, struct eclip_token token
 
 /* Waits until the packet of `token` has completed; timeout_ns in host time. Spins briefly, then
  * sleeps.
- *   -ETIMEDOUT, -EPROTO (cut off, the packet will not complete), -ECONNRESET (eclipd is gone),
- *   -EINVAL (no such packet was submitted)
+ *   -ETIMEDOUT, -EPROTO (cut off: the packet may still be running, but its completion is no longer
+ * reported), -ECONNRESET (eclipd is gone), -EINVAL (no such packet was submitted)
  */
 ECLIP_API int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns);
 

@@ -176,6 +176,30 @@ TEST_F(EclipdFault, AWorkerThatWaitsNoticesThatTheDaemonDied) {
   EXPECT_EQ(error, ECONNRESET);
 }
 
+TEST_F(EclipdFault, ConnectionsWithoutEndAreRefusedAndOthersServedAgainWhenTheyGo) {
+  Connection early;
+  {
+    std::vector<UniqueFd> sockets;
+    for (int i = 0; i < 400; ++i) {
+      auto socket = connect_control(this->socket(), milliseconds(5000));
+      ASSERT_TRUE(socket) << socket.error().message();
+      sockets.push_back(std::move(*socket));
+    }
+    // The last one is closed by eclipd; a worker that is connected goes on.
+    EXPECT_EQ(await_message(sockets.back().get(), patience).error().code, Errc::gone);
+    const Memory memory = early.allocate(4096);
+  }
+  EXPECT_EQ(control({"status"}).at("workers"), 1);
+}
+
+TEST_F(EclipdFault, ANameWithControlCharactersIsShownWithoutThem) {
+  eclip_connect_options options{};
+  options.struct_size = sizeof options;
+  options.worker_name = "evil\n\x1b[2J\xc2\x9b name";
+  const Connection connection(&options);
+  EXPECT_EQ(control({"client", "list"}).at(0).at("name"), "evil??[2J?? name");
+}
+
 TEST_F(EclipdFault, ManyComingAndGoingWorkersLeaveNothingBehindInTheDaemon) {
   const auto descriptors = [&] {
     const auto path = "/proc/" + std::to_string(daemon().pid()) + "/fd";

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "tests/integration/eclipd/running_eclipd.h"
 
 namespace eclip::test {
@@ -68,8 +70,27 @@ TEST_F(EclipdStart, ASocketInUseIsReportedAndItsOwnerUndisturbed) {
   start();
   const auto [status, text] = fails_with("");
   EXPECT_EQ(status, 1);
-  EXPECT_THAT(text, AllOf(HasSubstr("another eclipd listens on"), HasSubstr("daemon.socket")));
+  EXPECT_THAT(text, AllOf(HasSubstr("another eclipd listens on"), HasSubstr("stop it first")));
   EXPECT_EQ(control({"status"}).at("workers"), 0);
+}
+
+TEST_F(EclipdStart, ASecondDaemonForTheSameGpuIsRefusedWhateverItsSocket) {
+  start();
+  const TemporaryDirectory other;
+  const auto config = other.path() / "other.toml";
+  std::ofstream(config) << "daemon.socket = \"" << (other.path() / "eclipd.sock").string()
+                        << "\"\n";
+  ChildProcess second({ECLIPD_PROGRAM, "--config", config.string()});
+  EXPECT_EQ(second.wait(), 1);
+  EXPECT_THAT(second.errors(), HasSubstr("another eclipd serves the GPU at node 1"));
+}
+
+TEST_F(EclipdStart, AFileThatIsNoSocketIsLeftAlone) {
+  std::ofstream(socket()) << "precious";
+  const auto [status, text] = fails_with("");
+  EXPECT_EQ(status, 1);
+  EXPECT_THAT(text, HasSubstr("no socket"));
+  EXPECT_TRUE(std::filesystem::is_regular_file(socket()));
 }
 
 TEST_F(EclipdStart, ASocketFileLeftByADeadDaemonIsReplaced) {

@@ -260,6 +260,22 @@ TEST_F(ForwarderTest, ADeadWorkersUnforwardedPacketsAreDroppedAndItGoesWhenItsSt
   EXPECT_EQ(settle(), Forwarder::Activity::idle);
 }
 
+TEST_F(ForwarderTest, AWorkerIsNotQuietWhileAPacketOfAClosedLeaseRuns) {
+  bool quiet = false;
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0);
+  settle();
+  LeaseRingWriter(ring).push(dispatch());
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, false);
+  settle();
+  forwarder_.quiesce(anna_.forwarded, [&] { quiet = true; });
+  settle();
+  EXPECT_FALSE(quiet);
+  queues_[0].complete_all();
+  settle();
+  EXPECT_TRUE(quiet);
+}
+
 TEST_F(ForwarderTest, MoreDrainsThanDrainSignalsWaitTheirTurn) {
   int quiet = 0;
   forwarder_.attach(anna_.forwarded);

@@ -1,6 +1,7 @@
 // eclipctl's parts: lists, tables, words.
 #include <nlohmann/json.hpp>
 
+#include "ipc/printable.h"
 #include "tests/unit/libeclip/worker.h"
 #include "tools/eclipctl/query.h"
 #include "tools/eclipctl/table.h"
@@ -21,7 +22,7 @@ TEST(Format, DurationsAndBytes) {
   EXPECT_EQ(ctl::format_bytes(512), "512 B");
   EXPECT_EQ(ctl::format_bytes(1536), "1.5 KiB");
   EXPECT_EQ(ctl::format_bytes((1U << 20U) - 1), "1.0 MiB");
-  EXPECT_EQ(ctl::printable("a\x1b[2Jb\n"), "a?[2Jb?");
+  EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?");
 }
 
 TEST(Format, TablesAlignTheirColumns) {

@@ -69,7 +69,7 @@ TEST(ReplayImage, DescriptorsFollowTheAmdhsaLayout) {
   std::set<std::int64_t> entries;
   for (std::size_t i = 0; i < kernels.size(); ++i) {
     const std::size_t offset = image->kernel_offsets[i];
-    EXPECT_EQ(read<std::uint32_t>(*image, offset + 0), 4096U);
+    EXPECT_EQ(read<std::uint32_t>(*image, offset + 0), 0U) << "the code needs no LDS";
     EXPECT_EQ(read<std::uint32_t>(*image, offset + 4), 0U);
     EXPECT_EQ(read<std::uint32_t>(*image, offset + 8), i == 1 ? 64U : 0U);
     EXPECT_EQ(read<std::uint32_t>(*image, offset + 48), 0x00AF0000U);
