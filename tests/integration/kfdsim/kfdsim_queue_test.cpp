@@ -140,7 +140,11 @@ class MixChain {
     std::fill_n(words, length + 1, 0);
     words[0] = seed;
     auto* arguments = kernargs_.as<replay::MixKernarg>();
+    // Both queues begin when all packets are there, however slowly the host writes them: only
+    // barriers can keep the order then.
+    GpuSignal gate;
     std::array<GpuQueue, 2> queues;
+    for (GpuQueue& queue : queues) queue.barrier(false, std::array{gate.handle()}, nullptr);
     std::vector<std::unique_ptr<GpuSignal>> done;
     for (std::size_t i = 0; i < length; ++i) {
       arguments[i] = {words_.gpu() + (i + 1) * 8, static_cast<std::uint32_t>(i), 1, {}};
@@ -150,6 +154,7 @@ class MixChain {
       if (with_barriers && i > 0) queue.barrier(false, std::array{done[i - 1]->handle()}, nullptr);
       queue.dispatch(kernel_.object(0), done[i].get(), kernargs_.gpu() + i * sizeof *arguments);
     }
+    gate.set(0);
     for (const auto& signal : done) EXPECT_TRUE(signal->wait());
     return words[length];
   }
