@@ -17,6 +17,7 @@
 
 #include "tests/integration/kfdsim/child_process.h"
 #include "tests/integration/kfdsim/gpu_client.h"
+#include "tests/integration/kfdsim/kfdsim_refusal.h"
 #include "tools/kfdsim/fuse_connection.h"
 #include "tools/kfdsim/options.h"
 
@@ -59,9 +60,8 @@ void expect_one_line(const std::string& text, const std::string& part) {
 class KfdsimRun : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (::geteuid() != 0 || ::access("/dev/fuse", R_OK | W_OK) != 0) {
-      GTEST_SKIP() << "kfdsim needs root and /dev/fuse";
-    }
+    const std::string refusal = kfdsim_refusal();
+    if (!refusal.empty()) GTEST_SKIP() << refusal;
     mounts_before_ = mounts();
     connections_before_ = fuse_connections();
   }

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/integration/kfdsim/kfdsim_refusal.h"
+
 namespace {
 
 bool only_lists(int argc, char** argv) {
@@ -19,8 +21,13 @@ bool only_lists(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool can = ::geteuid() == 0 && ::access("/dev/fuse", R_OK | W_OK) == 0;
-  if (can && !only_lists(argc, argv) && std::getenv("ECLIP_INSIDE_KFDSIM") == nullptr) {
+  if (!only_lists(argc, argv) && std::getenv("ECLIP_INSIDE_KFDSIM") == nullptr) {
+    const std::string refusal = eclip::test::kfdsim_refusal();
+    if (!refusal.empty()) {
+      ::setenv("ECLIP_KFDSIM_REFUSAL", refusal.c_str(), 1);
+      ::testing::InitGoogleTest(&argc, argv);
+      return RUN_ALL_TESTS();
+    }
     ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
     std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM), const_cast<char*>("run"),
                                  const_cast<char*>("--gpu"), const_cast<char*>("mi50"),

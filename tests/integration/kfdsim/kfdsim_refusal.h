@@ -1,0 +1,29 @@
+// Whether kfdsim can run on this machine, asked of kfdsim itself.
+#pragma once
+
+#include <stdio.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <string>
+
+namespace eclip::test {
+
+/// kfdsim's own line about what this machine lacks (root, /dev/fuse, FUSE passthrough); "" when it
+/// runs. Any other failure of kfdsim is no reason to skip a test, and gives "" too.
+inline std::string kfdsim_refusal() {
+  FILE* probe = ::popen("'" KFDSIM_PROGRAM "' run --quiet -- /bin/true 2>&1", "r");
+  if (probe == nullptr) return {};
+  std::string said;
+  std::array<char, 512> line{};
+  while (::fgets(line.data(), line.size(), probe) != nullptr) said += line.data();
+  const int status = ::pclose(probe);
+  constexpr int refused = 125;
+  const bool machine_lacks_something =
+      WIFEXITED(status) && WEXITSTATUS(status) == refused &&
+      (said.find("root") != std::string::npos || said.find("/dev/fuse") != std::string::npos ||
+       said.find("passthrough") != std::string::npos);
+  return machine_lacks_something ? said : std::string();
+}
+
+}  // namespace eclip::test
