@@ -90,7 +90,7 @@ Result<void> ClientRegistry::provide_backing(ClientProcess& client) {
 void ClientRegistry::open_gpu(ClientProcess& client) {
   if (client.kfd_opens++ != 0) return;
   client.gpu = std::make_unique<GpuContext>(client.pid(), client.command(), *client.backing,
-                                            budget_, gpu_.description());
+                                            budget_, gpu_.description(), gpu_.known_kernels());
   gpu_.attach(*client.gpu);
 }
 

@@ -17,6 +17,12 @@ constexpr std::uint32_t max_waited_events = 65536;
 }  // namespace
 
 int create_event(KfdCall& call, kfd_ioctl_create_event_args& arguments) {
+  // On a discrete GPU, libhsakmt allocates the event page itself and gives its handle.
+  if (const auto page = buffer_of(arguments.event_page_offset)) {
+    const GpuMemory::Buffer* buffer = call.context.memory.find(*page);
+    if (buffer == nullptr) return -EINVAL;
+    call.context.events.set_page(buffer->gpu_address, call.context.memory);
+  }
   if (const int error = call.context.events.create(arguments)) return -error;
   arguments.event_page_offset = event_page_offset;
   return 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "tools/kfdsim/client_process.h"
@@ -36,6 +37,9 @@ int destroy_queue(KfdCall& call, kfd_ioctl_destroy_queue_args& arguments);
 int update_queue(KfdCall& call, kfd_ioctl_update_queue_args& arguments);
 int set_cu_mask(KfdCall& call, kfd_ioctl_set_cu_mask_args& arguments);
 int alloc_queue_gws(KfdCall& call, kfd_ioctl_alloc_queue_gws_args& arguments);
+
+/// The buffer that a handle names; nullopt when it names none of this GPU.
+std::optional<std::uint32_t> buffer_of(std::uint64_t handle);
 
 int acquire_vm(KfdCall& call, kfd_ioctl_acquire_vm_args& arguments);
 int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments);

@@ -13,11 +13,6 @@ std::uint64_t handle_of(std::uint32_t id) {
   return std::uint64_t{kfd_gpu_id} << 32 | id;
 }
 
-std::optional<std::uint32_t> id_of(std::uint64_t handle) {
-  if (handle >> 32 != kfd_gpu_id) return std::nullopt;
-  return static_cast<std::uint32_t>(handle);
-}
-
 /// What MAP_MEMORY and UNMAP_MEMORY have in common; `apply` is called for this GPU.
 template <class Args, class Apply>
 int for_each_device(KfdCall& call, Args& arguments, Apply apply) {
@@ -31,7 +26,7 @@ int for_each_device(KfdCall& call, Args& arguments, Apply apply) {
                     std::as_writable_bytes(std::span(gpus)))) {
     return -EFAULT;
   }
-  const auto id = id_of(arguments.handle);
+  const auto id = buffer_of(arguments.handle);
   if (!id || call.context.memory.find(*id) == nullptr) return -EINVAL;
   for (std::uint32_t i = arguments.n_success; i < arguments.n_devices; ++i) {
     if (gpus[i] != kfd_gpu_id) return -EINVAL;
@@ -42,6 +37,11 @@ int for_each_device(KfdCall& call, Args& arguments, Apply apply) {
 }
 
 }  // namespace
+
+std::optional<std::uint32_t> buffer_of(std::uint64_t handle) {
+  if (handle >> 32 != kfd_gpu_id) return std::nullopt;
+  return static_cast<std::uint32_t>(handle);
+}
 
 int acquire_vm(KfdCall& call, kfd_ioctl_acquire_vm_args& arguments) {
   if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
@@ -69,7 +69,7 @@ int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments) {
 }
 
 int free_memory(KfdCall& call, kfd_ioctl_free_memory_of_gpu_args& arguments) {
-  const auto id = id_of(arguments.handle);
+  const auto id = buffer_of(arguments.handle);
   return id ? -call.context.memory.free(*id) : -EINVAL;
 }
 

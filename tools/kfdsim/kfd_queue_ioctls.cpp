@@ -14,6 +14,18 @@ bool share_is_valid(std::uint32_t percentage, std::uint32_t priority) {
   return percentage <= KFD_MAX_QUEUE_PERCENTAGE && priority <= KFD_MAX_QUEUE_PRIORITY;
 }
 
+QueueType type_of(const kfd_ioctl_create_queue_args& arguments) {
+  switch (arguments.queue_type) {
+    case KFD_IOC_QUEUE_TYPE_COMPUTE_AQL:
+      return QueueType::aql;
+    case KFD_IOC_QUEUE_TYPE_SDMA:
+    case KFD_IOC_QUEUE_TYPE_SDMA_XGMI:
+      return QueueType::sdma;
+    default:
+      return QueueType::pm4;
+  }
+}
+
 }  // namespace
 
 int create_queue(KfdCall& call, kfd_ioctl_create_queue_args& arguments) {
@@ -27,9 +39,9 @@ int create_queue(KfdCall& call, kfd_ioctl_create_queue_args& arguments) {
   ring.read_pointer = arguments.read_pointer_address;
   ring.write_pointer = arguments.write_pointer_address;
   ring.active = arguments.queue_percentage > 0 && ring.base != 0 && ring.bytes != 0;
-  const bool is_aql = arguments.queue_type == KFD_IOC_QUEUE_TYPE_COMPUTE_AQL;
   std::uint32_t id = 0;
-  if (const int error = call.gpu.create_queue(call.context, is_aql, ring, id)) return -error;
+  if (const int error = call.gpu.create_queue(call.context, type_of(arguments), ring, id))
+    return -error;
   arguments.queue_id = id;
   arguments.doorbell_offset =
       BackingMemory::doorbell_offset + call.context.queues.at(id)->doorbell * 8ULL;

@@ -46,6 +46,14 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
       ->capture_default_str();
   run->add_option("--trace", options.trace,
                   "Write a Chrome/Perfetto trace of all packets (ui.perfetto.dev opens it)");
+  run->add_option("--shadow", options.shadows,
+                  "Shared library of host functions that compute what kernels compute, by symbol "
+                  "name (shadow_kernel.h); may be repeated")
+      ->allow_extra_args(false);
+  run->add_option("--profile", options.profiles,
+                  "Profile (eclip.profile/1) whose kernels, by name and launch size, take their "
+                  "measured times; may be repeated")
+      ->allow_extra_args(false);
   run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
   run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
   // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).

@@ -16,6 +16,8 @@ struct Options {
   double time_scale = 1;
   std::optional<std::filesystem::path> trace;
   std::optional<std::filesystem::path> data;
+  std::vector<std::filesystem::path> shadows;   ///< libraries of shadow kernels
+  std::vector<std::filesystem::path> profiles;  ///< whose kernels' times are known
   bool quiet = false;
   std::vector<std::string> command;
 };

@@ -68,11 +68,11 @@ MemoryBudget whole_memory(const model::GpuDescription& gpu) {
 }  // namespace
 
 Simulator::Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-                     TraceWriter* trace)
+                     KnownKernels known, TraceWriter* trace)
     : connection_(std::move(connection)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      gpu_(std::move(gpu), time_scale, trace),
+      gpu_(std::move(gpu), time_scale, std::move(known), trace),
       clients_(connection_, gpu_, whole_memory(gpu_.description()), epoll_.get()),
       files_(connection_, clients_, gpu_) {}
 
@@ -108,7 +108,8 @@ Summary Simulator::stop() {
   Summary summary;
   summary.device_seconds = std::chrono::duration<double>(gpu_.clock().now()).count();
   summary.packets = gpu_.totals().packets;
-  summary.unknown_kernels = gpu_.totals().unknown_kernels;
+  summary.without_effect = gpu_.totals().without_effect;
+  summary.estimated_times = gpu_.totals().estimated_times;
   summary.ioctls = clients_.ioctls_served();
   summary.energy_joules = gpu_.energy_joules();
   return summary;

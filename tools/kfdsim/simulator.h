@@ -3,7 +3,9 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 
 #include "ipc/result.h"
@@ -19,7 +21,8 @@ namespace eclip::kfdsim {
 struct Summary {
   double device_seconds = 0;
   std::uint64_t packets = 0;
-  std::uint64_t unknown_kernels = 0;
+  std::map<std::string, std::uint64_t> without_effect;  ///< dispatches by kernel
+  std::uint64_t estimated_times = 0;
   std::uint64_t ioctls = 0;
   double energy_joules = 0;
 };
@@ -28,7 +31,7 @@ struct Summary {
 class Simulator {
  public:
   Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-            TraceWriter* trace);
+            KnownKernels known, TraceWriter* trace);
   ~Simulator();
   Simulator(const Simulator&) = delete;
   Simulator& operator=(const Simulator&) = delete;

@@ -9,6 +9,11 @@
 
 #include "tests/integration/kfdsim/kfdsim_refusal.h"
 
+// The test program's own options of kfdsim: string literals with commas between.
+#ifndef KFDSIM_OPTIONS
+#define KFDSIM_OPTIONS "--gpu", "mi50"
+#endif
+
 namespace {
 
 bool only_lists(int argc, char** argv) {
@@ -29,9 +34,10 @@ int main(int argc, char** argv) {
       return RUN_ALL_TESTS();
     }
     ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
-    std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM), const_cast<char*>("run"),
-                                 const_cast<char*>("--gpu"), const_cast<char*>("mi50"),
-                                 const_cast<char*>("--")};
+    std::vector<char*> arguments;
+    for (const char* own : {KFDSIM_PROGRAM, "run", KFDSIM_OPTIONS, "--"}) {
+      arguments.push_back(const_cast<char*>(own));
+    }
     arguments.insert(arguments.end(), argv, argv + argc + 1);
     ::execv(arguments[0], arguments.data());
     std::perror(KFDSIM_PROGRAM);
