@@ -5,10 +5,13 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <string>
 
 #include "tools/kfdsim/device_nodes.h"
@@ -18,6 +21,18 @@ namespace {
 
 // INIT is queued by mount(2) itself, so a missing one is a kernel fault; still, never hang on it.
 constexpr int init_timeout_ms = 5000;
+
+/// The kernel writes dirty pages of a FUSE file system back early and slows their writers down, so
+/// that a slow server cannot fill the memory. The page server is a copy in memory: where this user
+/// may, let the limits of all file systems together be the only ones.
+void lift_dirty_limits(int directory) {
+  struct stat status {};
+  if (::fstat(directory, &status) != 0) return;
+  const std::string device =
+      fmt::format("/sys/class/bdi/{}:{}/", ::major(status.st_dev), ::minor(status.st_dev));
+  std::ofstream(device + "max_ratio") << 100;
+  std::ofstream(device + "strict_limit") << 0;  // Linux 6.2 or later
+}
 
 }  // namespace
 
@@ -119,7 +134,10 @@ Result<void> FuseConnection::start_page_server(const std::filesystem::path& dire
   device_ = page_server_->take_link();
   const auto place = directory / memory_directory_name;
   memory_directory_.reset(::open(place.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (memory_directory_) return {};
+  if (memory_directory_) {
+    lift_dirty_limits(memory_directory_.get());
+    return {};
+  }
   return fail_errno(errno, fmt::format("cannot open {}, which kfdsim serves", place.string()));
 }
 

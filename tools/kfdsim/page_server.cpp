@@ -12,7 +12,6 @@
 
 #include "tools/kfdsim/client_process.h"
 #include "tools/kfdsim/page_requests.h"
-#include "tools/kfdsim/thread_priority.h"
 
 namespace eclip::kfdsim {
 namespace {
@@ -25,7 +24,6 @@ namespace {
   sigset_t all;
   sigfillset(&all);
   ::sigprocmask(SIG_BLOCK, &all, nullptr);
-  prefer_this_thread();
   auto owner = ClientProcess::create(kfdsim, 0);
   if (!owner) ::_exit(EXIT_FAILURE);
   PageRequests requests(std::move(device), std::move(link), **owner);

@@ -1,5 +1,7 @@
 #include "tools/kfdsim/simulator.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -13,7 +15,6 @@
 #include <optional>
 
 #include "tools/kfdsim/report.h"
-#include "tools/kfdsim/thread_priority.h"
 
 namespace eclip::kfdsim {
 namespace {
@@ -45,6 +46,15 @@ void sleep_until(DeviceClock::Wall::time_point when) {
   const timespec time{static_cast<time_t>(ns.count() / 1'000'000'000),
                       static_cast<long>(ns.count() % 1'000'000'000)};
   ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nullptr);
+}
+
+/// Hardware does not wait for its turn on the CPU: without this, a loaded machine delays packets by
+/// milliseconds. The threads sleep most of the time; where it is not allowed, all still works.
+void prefer_this_thread() {
+  sched_param lowest{};
+  lowest.sched_priority = ::sched_get_priority_min(SCHED_RR);
+  // RESET_ON_FORK: whatever this process starts is ordinary.
+  ::pthread_setschedparam(::pthread_self(), SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
 }
 
 MemoryBudget whole_memory(const model::GpuDescription& gpu) {

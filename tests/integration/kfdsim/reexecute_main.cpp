@@ -1,9 +1,11 @@
 // Runs the program's tests inside `kfdsim run`: the process replaces itself once. Where kfdsim
 // cannot run, the tests run outside, and their fixture skips them with the reason.
+// ECLIP_KFDSIM_MAPPING is kfdsim's --mapping.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -29,8 +31,13 @@ int main(int argc, char** argv) {
       return RUN_ALL_TESTS();
     }
     ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
-    std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM), const_cast<char*>("run"),
-                                 const_cast<char*>("--gpu"), const_cast<char*>("mi50"),
+    std::string mapping = eclip::test::kfdsim_mapping();
+    std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM),
+                                 const_cast<char*>("run"),
+                                 const_cast<char*>("--gpu"),
+                                 const_cast<char*>("mi50"),
+                                 const_cast<char*>("--mapping"),
+                                 mapping.data(),
                                  const_cast<char*>("--")};
     arguments.insert(arguments.end(), argv, argv + argc + 1);
     ::execv(arguments[0], arguments.data());
