@@ -1,6 +1,7 @@
 // Death of each of the three processes that share pages through the page cache: nobody hangs.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include "tests/integration/kfdsim/child_process.h"
 #include "tests/integration/kfdsim/gpu_client.h"
 #include "tests/integration/kfdsim/kfdsim_command.h"
+#include "tools/kfdsim/backing_memory.h"
 
 namespace eclip::test {
 namespace {
@@ -114,6 +116,22 @@ TEST_F(KfdsimPageServer, IgnoresTheTerminalsSignals) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::kill(server, signal);
   EXPECT_EQ(run.read_line(), "worked");
   EXPECT_EQ(run.wait(), 0) << run.errors();
+}
+
+TEST(KfdsimChecks, PagesLostWithThePageServerAreZeros) {
+  const auto touch_lost_page = [] {
+    kfdsim::survive_lost_pages();
+    const int file = ::memfd_create("test", 0);
+    [[maybe_unused]] const int sized = ::ftruncate(file, 8192);
+    auto* bytes = static_cast<volatile char*>(
+        ::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
+    bytes[0] = 1;
+    bytes[5000] = 2;
+    // As when the page server ends: the second page can not be had any more.
+    [[maybe_unused]] const int shrunk = ::ftruncate(file, 4096);
+    ::_exit(bytes[0] == 1 && bytes[5000] == 0 ? 42 : 1);
+  };
+  EXPECT_EXIT(touch_lost_page(), ::testing::ExitedWithCode(42), "");
 }
 
 }  // namespace
