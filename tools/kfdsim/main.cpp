@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tools/kfdsim/backing_memory.h"
 #include "tools/kfdsim/command.h"
 #include "tools/kfdsim/fuse_connection.h"
 #include "tools/kfdsim/mount_namespace.h"
@@ -24,13 +25,14 @@ using namespace eclip;
 using namespace eclip::kfdsim;
 
 /// The namespace, and in it the mounted connection.
-Result<FuseConnection> build_machine(const model::GpuDescription& gpu) {
+Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
+                                     std::optional<Mapping> mapping) {
   if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
   // Before /dev changes: what is missing there is to be named as the user knows it.
   auto device = FuseConnection::open_device("/dev/fuse");
   if (!device) return tl::unexpected(device.error());
   if (auto done = replace_dev(); !done) return tl::unexpected(done.error());
-  auto connection = FuseConnection::mount(std::move(*device), fuse_directory);
+  auto connection = FuseConnection::mount(std::move(*device), fuse_directory, mapping);
   if (!connection) return connection;
   const auto kfd = kfd_files(gpu, host_properties());
   const auto render = render_files(gpu);
@@ -106,9 +108,10 @@ Result<int> run(const Options& options) {
     if (!created) return tl::unexpected(created.error());
     trace.emplace(std::move(*created));
   }
-  auto connection = build_machine(*gpu);
+  auto connection = build_machine(*gpu, options.mapping);
   if (!connection) return tl::unexpected(connection.error());
 
+  if (connection->mapping() == Mapping::page_cache) survive_lost_pages();
   block_command_signals();
   Simulator simulator(std::move(*connection), *gpu, options.time_scale, std::move(*known),
                       trace ? &*trace : nullptr);

@@ -13,14 +13,20 @@
 #include <system_error>
 
 #include "ipc/unique_fd.h"
+#include "tools/kfdsim/user_namespace.h"
 
 namespace eclip::kfdsim {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view policy_hint =
-    "check that no container or security policy forbids mounts to root";
+std::string policy_hint() {
+  const std::string remedy = user_namespace_remedy();
+  if (::getuid() != 0 && !remedy.empty()) {
+    return fmt::format("run kfdsim as root (CAP_SYS_ADMIN), or: {}", remedy);
+  }
+  return "check that no container or security policy forbids mounts";
+}
 
 Result<void> write_file(const fs::path& path, std::string_view content) {
   std::error_code error;
@@ -83,7 +89,7 @@ Result<void> cover(const fs::path& directory, Keep keep) {
   const std::string options = fmt::format("mode={:o}", status.st_mode & 07777U);
   if (::mount("kfdsim", directory.c_str(), "tmpfs", MS_NOSUID, options.c_str()) != 0) {
     return fail_errno(
-        errno, fmt::format("cannot mount a tmpfs over {}: {}", directory.string(), policy_hint));
+        errno, fmt::format("cannot mount a tmpfs over {}: {}", directory.string(), policy_hint()));
   }
   const fs::path old_path = fmt::format("/proc/self/fd/{}", old.get());
   std::error_code error;
@@ -107,12 +113,11 @@ Result<void> write_all(const fs::path& below, std::span<const StaticSysFile> fil
 
 Result<void> enter_private_namespace() {
   if (::unshare(CLONE_NEWNS) != 0) {
-    return fail_errno(errno,
-                      "cannot make a private mount namespace: run kfdsim as root (CAP_SYS_ADMIN), "
-                      "in a container with --privileged");
+    if (errno != EPERM) return fail_errno(errno, "cannot make a private mount namespace");
+    if (auto entered = enter_user_namespace(); !entered) return entered;
   }
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return fail_errno(errno, fmt::format("cannot make the mounts private: {}", policy_hint));
+    return fail_errno(errno, fmt::format("cannot make the mounts private: {}", policy_hint()));
   }
   return {};
 }

@@ -18,7 +18,8 @@ inline constexpr const char* fuse_directory = "/dev/kfdsim/fs";
 inline constexpr const char* program_directory = "/dev/kfdsim/bin";
 
 /// Moves the caller, which must have one thread, into a mount namespace of its own from which
-/// nothing propagates. Errc::access_denied when the caller may not.
+/// nothing propagates; without CAP_SYS_ADMIN, into a user namespace too. Errc::access_denied when
+/// the caller may not.
 Result<void> enter_private_namespace();
 
 /// Puts a tmpfs over /dev that has all that was there, and in place of any real GPU the

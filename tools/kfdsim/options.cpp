@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <string_view>
 #include <system_error>
@@ -19,10 +20,12 @@ namespace fs = std::filesystem;
 
 constexpr const char* description =
     "Runs COMMAND on a machine with a simulated AMD GPU: the unmodified libhsakmt (and what is "
-    "above "
-    "it) finds /dev/kfd, the topology and a render node. Needs root and Linux 6.9 or later. "
-    "Nothing "
-    "outside COMMAND and its children sees the GPU. All figures are simulated.";
+    "above it) finds /dev/kfd, the topology and a render node. Needs /dev/fuse, and root or user "
+    "namespaces. Nothing outside COMMAND and its children sees the GPU. All figures are simulated.";
+
+const std::map<std::string, std::optional<Mapping>> mappings{{"auto", std::nullopt},
+                                                             {"passthrough", Mapping::passthrough},
+                                                             {"page-cache", Mapping::page_cache}};
 
 }  // namespace
 
@@ -43,6 +46,14 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
          "as their profiles say, and the simulator's own latency (some 50 us of wall time "
          "for each packet that waits for the host) weighs a tenth. Any factor above 0; the "
          "GPU's clock counter, power and energy are in device time")
+      ->capture_default_str();
+  std::string mapping = "auto";
+  run->add_option(
+         "--mapping", mapping,
+         "How COMMAND and the simulated GPU share memory: by FUSE passthrough (fast; needs "
+         "root and Linux 6.9), by the page-cache (any user, any kernel), or the better one "
+         "that works")
+      ->check(CLI::IsMember(mappings))
       ->capture_default_str();
   run->add_option("--trace", options.trace,
                   "Write a Chrome/Perfetto trace of all packets (ui.perfetto.dev opens it)");
@@ -65,6 +76,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
     const int status = app.exit(error);
     return {std::nullopt, status == 0 ? 0 : exit_own_failure};
   }
+  options.mapping = mappings.at(mapping);
   if (separator != end) options.command.assign(separator + 1, end);
   if (options.command.empty()) {
     report("no command to run: kfdsim run [OPTIONS] -- COMMAND...");
