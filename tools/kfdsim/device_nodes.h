@@ -11,6 +11,7 @@ namespace eclip::kfdsim {
 inline constexpr std::uint64_t power_node = 2;
 inline constexpr std::uint64_t energy_node = 3;
 inline constexpr std::uint64_t ioctls_node = 4;
+inline constexpr std::uint64_t vram_node = 6;
 /// With page-cache mapping only: the directory in which kfdsim itself, and nobody else, opens
 /// clients' device files by their numbers.
 inline constexpr std::uint64_t memory_directory_node = 5;

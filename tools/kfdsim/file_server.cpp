@@ -23,8 +23,10 @@ struct StaticFile {
   std::string_view name;
   std::uint64_t node;
 };
-constexpr std::array<StaticFile, 3> static_files{
-    {{"power1_average", power_node}, {"energy1_input", energy_node}, {"ioctls", ioctls_node}}};
+constexpr std::array<StaticFile, 4> static_files{{{"power1_average", power_node},
+                                                  {"energy1_input", energy_node},
+                                                  {"ioctls", ioctls_node},
+                                                  {"mem_info_vram_used", vram_node}}};
 constexpr std::string_view kfd_name = "kfd";
 constexpr std::string_view render_name = "renderD128";
 
@@ -121,6 +123,10 @@ void FileServer::open_device(const FuseRequest& request) {
 
 std::string FileServer::content_of(std::uint64_t node) {
   if (node == ioctls_node) return clients_.ioctl_table();
+  if (node == vram_node) {
+    const std::uint64_t all = gpu_.description().topology.vram_bytes;
+    return fmt::format("{}\n", all - clients_.budget().vram_bytes);
+  }
   gpu_.poll();
   // hwmon's units: microwatt and microjoule.
   const double value = node == power_node ? gpu_.power_watts() : gpu_.energy_joules();

@@ -35,8 +35,8 @@ Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
   auto connection = FuseConnection::mount(std::move(*device), fuse_directory, mapping);
   if (!connection) return connection;
   const auto kfd = kfd_files(gpu, host_properties());
-  const auto render = render_files(gpu);
-  if (auto done = replace_sys({kfd, render}); !done) return tl::unexpected(done.error());
+  const auto pci_device = pci_device_files(gpu);
+  if (auto done = replace_sys({kfd, pci_device}); !done) return tl::unexpected(done.error());
   auto named = replace_file("/usr/share/libdrm/amdgpu.ids", amdgpu_ids(gpu));
   if (!named) return tl::unexpected(named.error());
   return connection;

@@ -29,10 +29,10 @@ Result<void> replace_dev();
 /// What the simulated GPU adds to /sys.
 struct SysFiles {
   std::span<const StaticSysFile> kfd;
-  std::span<const StaticSysFile> render;
+  std::span<const StaticSysFile> pci_device;
 };
-/// Puts a tmpfs over /sys/devices/virtual and one over /sys/class, with what was there, and adds
-/// the files of the KFD and of the render node.
+/// Puts a tmpfs over /sys/devices/virtual, /sys/class and /sys/module, with what was there, and
+/// adds the KFD, the GPU's PCI device with its two DRM nodes, and the driver's module.
 Result<void> replace_sys(const SysFiles& files);
 
 /// Lets COMMAND see `content` in place of a file that exists; does nothing when it does not.
