@@ -1,13 +1,9 @@
 #include "tools/kfdsim/gpu.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
 #include <string>
-
-#include "tools/kfdsim/report.h"
 
 namespace eclip::kfdsim {
 namespace {
@@ -70,7 +66,8 @@ int Gpu::create_queue(GpuContext& context, bool is_aql, const RingSettings& ring
   auto queue = std::make_unique<GpuQueue>(context, id, doorbell, is_aql, ring);
   const CuMask all = CuMask::full(description().geometry.cu_count());
   queue->mask = std::make_shared<const std::string>(all.to_string());
-  if (is_aql) {
+  queue->failed = context.evicted;
+  if (is_aql && !context.evicted) {
     const auto created = device_.create_queue(all);
     if (!created) return ENOMEM;
     queue->model_id = *created;
@@ -176,35 +173,6 @@ void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {
     auto& packet = std::get<std::optional<FetchedPacket>>(fetched);
     if (!packet) return;
     submit(queue, *packet, now);
-  }
-}
-
-void Gpu::fault(GpuQueue& queue, QueueFault fault) {
-  faults_.emplace_back(&queue, std::move(fault));
-}
-
-void Gpu::stop_faulted() {
-  const auto faults = std::exchange(faults_, {});
-  for (const auto& [queue, fault] : faults) {
-    if (queue->failed) continue;
-    queue->failed = true;
-    forget_model_queue(*queue);
-    GpuContext& context = queue->context;
-    report(fmt::format("process {} ({}), queue {} is stopped: {}", context.pid, context.command,
-                       queue->id, fault.text));
-    if (fault.memory) {
-      kfd_hsa_memory_exception_data data{};
-      data.failure.NotPresent = 1;
-      data.va = fault.address;
-      data.gpu_id = kfd_gpu_id;
-      context.events.memory_fault(data);
-    } else {
-      kfd_hsa_hw_exception_data data{};
-      data.reset_type = KFD_HW_EXCEPTION_PER_ENGINE_RESET;
-      data.reset_cause = KFD_HW_EXCEPTION_GPU_HANG;
-      data.gpu_id = kfd_gpu_id;
-      context.events.hardware_exception(data);
-    }
   }
 }
 

@@ -74,6 +74,8 @@ class Gpu final : private model::Host {
   std::optional<QueueFault> start_mix(GpuQueue& queue, InFlightPacket& record);
   std::optional<QueueFault> complete_signal(GpuContext& context, std::uint64_t signal,
                                             model::DeviceTime start, model::DeviceTime end);
+  /// Raises the event that the signal names, if it names one.
+  static std::optional<QueueFault> ring_mailbox(GpuContext& context, std::uint64_t signal);
   void trace(const GpuQueue& queue, const InFlightPacket& packet, model::DeviceTime start,
              model::DeviceTime end);
   /// Tells the owner that the slot of packet `index` may be written again.
@@ -81,6 +83,12 @@ class Gpu final : private model::Host {
   /// Stops the queue after the current call into the device; a Host may not call back into it.
   void fault(GpuQueue& queue, QueueFault fault);
   void stop_faulted();
+  /// Stops a queue until it is destroyed; its packets are dropped.
+  void stop(GpuQueue& queue);
+  /// Stops all queues of a process, and those that it will create.
+  void evict(GpuContext& context);
+  /// Tells the queue's owner through amd_queue_t's queue_inactive_signal, if it has one.
+  static void signal_queue_error(GpuQueue& queue, std::int64_t error);
   void forget_model_queue(GpuQueue& queue);
   void remove(GpuQueue& queue);
 

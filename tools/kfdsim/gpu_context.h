@@ -35,6 +35,8 @@ struct GpuContext {
   EventTable events;
   KernelCache kernels;
   bool vm_acquired = false;
+  /// A memory fault or a reset has stopped the process's queues; later ones never run either.
+  bool evicted = false;
   std::map<std::uint32_t, std::unique_ptr<GpuQueue>> queues;
   std::array<bool, GpuQueue::doorbell_count> doorbell_used{};
   /// Given by Gpu::attach; distinguishes equal addresses of different processes.

@@ -174,6 +174,11 @@ std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_
       !memory.decrement(value_address(signal))) {
     return unreachable(signal, "its completion signal");
   }
+  return ring_mailbox(context, signal);
+}
+
+std::optional<QueueFault> Gpu::ring_mailbox(GpuContext& context, std::uint64_t signal) {
+  GpuMemory& memory = context.memory;
   const auto mailbox = memory.load(signal + offsetof(amd_signal_t, event_mailbox_ptr));
   if (!mailbox || *mailbox == 0) return std::nullopt;
   const auto event = memory.read_as<std::uint32_t>(signal + offsetof(amd_signal_t, event_id));

@@ -37,7 +37,8 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::find(const GpuMemory& me
   if (!decoded) {
     return QueueFault{false, object,
                       fmt::format("kernel object {:#x} has a bad replay record: {}", object,
-                                  decoded.error().message())};
+                                  decoded.error().message()),
+                      queue_error::code};
   }
   auto kernel = std::make_shared<const model::Kernel>(std::move(*decoded));
   by_object_[object] = Entry{*record, kernel};
@@ -49,7 +50,14 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::estimate(const DispatchP
   const std::uint64_t items = std::uint64_t{sizes[0]} * sizes[1] * sizes[2];
   const std::uint64_t workgroups = std::min<std::uint64_t>(packet.workgroups(), 1U << 30);
   if (items > gpu_.geometry.threads_per_cu) {
-    return QueueFault{false, 0, fmt::format("a workgroup of {} work items fits on no CU", items)};
+    return QueueFault{false, 0, fmt::format("a workgroup of {} work items fits on no CU", items),
+                      queue_error::workgroup};
+  }
+  if (packet.group_segment_bytes > gpu_.geometry.local_memory_per_cu) {
+    return QueueFault{false, 0,
+                      fmt::format("a workgroup's {} bytes of group memory fit on no CU",
+                                  packet.group_segment_bytes),
+                      queue_error::group_memory};
   }
   const std::uint64_t key = (workgroups << 32U) | items;
   if (const auto known = estimates_.find(key); known != estimates_.end()) {
@@ -69,7 +77,7 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::estimate(const DispatchP
   shape.workgroup_size = static_cast<std::uint32_t>(items);
   shape.local_memory_bytes = packet.group_segment_bytes;
   auto created = model::Kernel::create(shape, points);
-  if (!created) return QueueFault{false, 0, created.error().message()};
+  if (!created) return QueueFault{false, 0, created.error().message(), queue_error::code};
   if (estimates_.size() >= max_estimates) estimates_.clear();
   auto kernel = std::make_shared<const model::Kernel>(std::move(*created));
   estimates_.emplace(key, kernel);

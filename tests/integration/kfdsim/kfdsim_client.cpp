@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/integration/kfdsim/fault_client.h"
 #include "tests/integration/kfdsim/gpu_client.h"
 
 namespace {
@@ -115,9 +116,10 @@ int main(int argc, char** argv) {
   if (command == "allocate-and-die") return allocate_and_die(std::stoull(argument));
   if (command == "peek-kfd") return peek("/dev/kfd", std::stoull(argument));
   if (command == "peek-render") return peek("/dev/dri/renderD128", std::stoull(argument));
+  if (command == "memory-fault") return memory_fault(argument);
   std::fprintf(
       stderr,
       "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | peek-kfd OFFSET | "
-      "peek-render OFFSET\n");
+      "peek-render OFFSET | memory-fault KIND\n");
   return 2;
 }
