@@ -16,6 +16,11 @@ namespace eclip::kfdsim {
 
 using WallTime = std::chrono::steady_clock::time_point;
 
+/// Whether events of this type have a slot in the event page: clients and packets may set them.
+[[nodiscard]] constexpr bool has_event_slot(std::uint32_t type) {
+  return type == KFD_IOC_EVENT_SIGNAL || type == KFD_IOC_EVENT_DEBUG_EVENT;
+}
+
 /// A WAIT_EVENTS ioctl that has come to an end and must be answered.
 struct FinishedWait {
   std::uint64_t request;  ///< the FUSE request

@@ -1,42 +1,18 @@
 // What the simulated driver refuses, with the error numbers of the real one.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/kfd_ioctl.h>
-#include <sys/ioctl.h>
 
 #include <array>
 #include <memory>
 #include <vector>
 
 #include "tests/integration/kfdsim/gpu_client.h"
-#include "tests/integration/kfdsim/inside_fixture.h"
+#include "tests/integration/kfdsim/open_kfd.h"
 
 namespace eclip::test {
 namespace {
 
-constexpr std::uint32_t gpu_id = 49374;
-
-class KfdsimError : public InsideKfdsim {
- protected:
-  void SetUp() override {
-    InsideKfdsim::SetUp();
-    if (IsSkipped()) return;
-    gpu_node();
-    kfd_ = ::open("/dev/kfd", O_RDWR | O_CLOEXEC);
-    ASSERT_GE(kfd_, 0);
-  }
-  void TearDown() override {
-    if (kfd_ >= 0) ::close(kfd_);
-  }
-  /// 0 or the errno of the ioctl.
-  template <class Args>
-  int call(unsigned long command, Args& arguments) const {
-    return ::ioctl(kfd_, command, &arguments) == 0 ? 0 : errno;
-  }
-
- private:
-  int kfd_ = -1;
-};
+using KfdsimError = OpenKfd;
 
 TEST_F(KfdsimError, The128thQueueOfAProcessIsRefused) {
   std::vector<std::unique_ptr<GpuQueue>> queues;
