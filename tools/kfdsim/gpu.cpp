@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <iterator>
 #include <string>
+#include <utility>
 
 namespace eclip::kfdsim {
 namespace {
@@ -25,12 +26,15 @@ CuMask mask_of(std::uint32_t cu_count, std::span<const std::uint32_t> words) {
 
 }  // namespace
 
-Gpu::Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace)
+Gpu::Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace,
+         FaultInjector& injector)
     : clock_(time_scale, description.topology.gpu_counter_khz),
       device_(std::move(description), *this),
-      trace_(trace) {}
+      trace_(trace),
+      injector_(injector) {}
 
 void Gpu::attach(GpuContext& context) {
+  poll();  // an injected reset that was due before is none of this process's
   auto place = std::find(contexts_.begin(), contexts_.end(), nullptr);
   if (place == contexts_.end()) place = contexts_.insert(place, nullptr);
   *place = &context;
@@ -136,8 +140,7 @@ int Gpu::set_cu_mask(GpuContext& context, std::uint32_t id, std::span<const std:
 
 PollOutcome Gpu::poll() {
   const model::DeviceTime now = std::max(clock_.now(), device_.now());
-  device_.advance(now);
-  stop_faulted();
+  pass_to(now);
   PollOutcome outcome;
   for (GpuContext* context : contexts_) {
     if (context == nullptr) continue;
@@ -148,10 +151,12 @@ PollOutcome Gpu::poll() {
   }
   // Clients write signals without telling anybody: waiting barriers have to look.
   if (barriers_in_flight_ != 0) device_.signals_changed(now);
-  device_.advance(now);
-  stop_faulted();
+  pass_to(now);
   outcome.in_flight = packets_in_flight_ != 0;
   if (const auto next = device_.next_event()) outcome.next_event = clock_.wall(*next);
+  if (const auto fault = next_fault()) {
+    outcome.next_event = std::min(outcome.next_event.value_or(*fault), *fault);
+  }
   return outcome;
 }
 
@@ -171,7 +176,11 @@ void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {
       return;
     }
     auto& packet = std::get<std::optional<FetchedPacket>>(fetched);
-    if (!packet) return;
+    if (!packet) {
+      if (queue.hung && !std::exchange(queue.hang_counted, true))
+        injector_.count(queue.hang->fault);
+      return;
+    }
     submit(queue, *packet, now);
   }
 }

@@ -10,6 +10,7 @@
 
 #include "daemon/model/device.h"
 #include "tools/kfdsim/device_clock.h"
+#include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_context.h"
 #include "tools/kfdsim/trace_writer.h"
 
@@ -36,7 +37,8 @@ class Gpu final : private model::Host {
   /// KFD's limit on the queues of one process and device.
   static constexpr std::size_t queues_per_process = 127;
 
-  Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace);
+  Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace,
+      FaultInjector& injector);
 
   [[nodiscard]] const model::GpuDescription& description() const { return device_.description(); }
   [[nodiscard]] const DeviceClock& clock() const { return clock_; }
@@ -57,6 +59,10 @@ class Gpu final : private model::Host {
 
   /// Lets device time pass up to now: takes new packets, completes what is due.
   PollOutcome poll();
+  /// When the next injected fault is due.
+  [[nodiscard]] std::optional<DeviceClock::Wall::time_point> next_fault() const;
+  /// Whether the driver is resetting the GPU now: /dev/kfd cannot be opened.
+  [[nodiscard]] bool is_resetting() const { return clock_.now() < reset_until_; }
   [[nodiscard]] double energy_joules() const { return device_.energy_joules(); }
   [[nodiscard]] double power_watts() const { return device_.power_watts(); }
 
@@ -83,6 +89,11 @@ class Gpu final : private model::Host {
   /// Stops the queue after the current call into the device; a Host may not call back into it.
   void fault(GpuQueue& queue, QueueFault fault);
   void stop_faulted();
+  /// Lets the device's time pass up to `now`, with the faults that are due on the way.
+  void pass_to(model::DeviceTime now);
+  void inject(const FaultInjector::Timed& fault);
+  /// All queues and the contents of VRAM are lost.
+  void reset();
   /// Stops a queue until it is destroyed; its packets are dropped.
   void stop(GpuQueue& queue);
   /// Stops all queues of a process, and those that it will create.
@@ -95,6 +106,7 @@ class Gpu final : private model::Host {
   DeviceClock clock_;
   model::Device device_;
   TraceWriter* trace_;
+  FaultInjector& injector_;
   std::vector<GpuContext*> contexts_;  // by address space; null where free
   std::unordered_map<std::uint32_t, GpuQueue*> by_model_id_;
   std::vector<std::pair<GpuQueue*, QueueFault>> faults_;
@@ -102,6 +114,9 @@ class Gpu final : private model::Host {
   std::size_t queue_count_ = 0;
   std::size_t packets_in_flight_ = 0;
   std::size_t barriers_in_flight_ = 0;
+  /// Caused by a packet's completion; from then on nothing completes, until it is carried out.
+  std::optional<FaultInjector::Timed> reset_due_;
+  model::DeviceTime reset_until_{};
 };
 
 }  // namespace eclip::kfdsim

@@ -1,10 +1,12 @@
-// What the Gpu does when a packet makes no sense or an address is not mapped, as a gfx9 GPU and its
-// driver do it.
+// What the Gpu does when a packet makes no sense, an address is not mapped, or a fault is injected,
+// as a gfx9 GPU and its driver do it.
 #include <fmt/format.h>
 #include <hsa/amd_hsa_queue.h>
 #include <hsa/amd_hsa_signal.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <string>
 #include <utility>
 
 #include "tools/kfdsim/gpu.h"
@@ -44,6 +46,46 @@ void Gpu::stop(GpuQueue& queue) {
 void Gpu::evict(GpuContext& context) {
   context.evicted = true;
   for (auto& [id, queue] : context.queues) stop(*queue);
+}
+
+std::optional<DeviceClock::Wall::time_point> Gpu::next_fault() const {
+  const auto due = injector_.next_due();
+  if (!due) return std::nullopt;
+  return clock_.wall(*due);
+}
+
+void Gpu::pass_to(model::DeviceTime now) {
+  while (const auto fault = injector_.take_due(now)) {
+    device_.advance(std::max(fault->at, device_.now()));
+    stop_faulted();
+    inject(*fault);
+  }
+  device_.advance(now);
+  if (const auto due = std::exchange(reset_due_, std::nullopt)) inject(*due);
+  stop_faulted();
+}
+
+void Gpu::inject(const FaultInjector::Timed& fault) {
+  const model::DeviceTime until = fault.at + fault.duration;
+  if (!fault.resets) return device_.stall(until);
+  reset_until_ = std::max(reset_until_, until);
+  reset();
+}
+
+void Gpu::reset() {
+  report(fmt::format("the GPU is reset: {} queues are lost", queue_count_));
+  kfd_hsa_hw_exception_data data{};
+  data.reset_type = KFD_HW_EXCEPTION_WHOLE_GPU_RESET;
+  data.reset_cause = KFD_HW_EXCEPTION_GPU_HANG;
+  data.memory_lost = 1;
+  data.gpu_id = kfd_gpu_id;
+  faults_.clear();
+  for (GpuContext* context : contexts_) {
+    if (context == nullptr) continue;
+    evict(*context);
+    context->memory.lose_vram();
+    context->events.hardware_exception(data);
+  }
 }
 
 void Gpu::stop_faulted() {

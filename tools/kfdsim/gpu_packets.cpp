@@ -134,6 +134,7 @@ void Gpu::release_slot(GpuQueue& queue, std::uint64_t index) {
 }
 
 void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::DeviceTime) {
+  if (reset_due_) return;
   GpuQueue& queue = *by_model_id_.at(id.value);
   InFlightPacket& record = queue.in_flight.at(packet.cookie);
   record.mask = queue.mask;
@@ -145,6 +146,7 @@ void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::
 
 void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model::DeviceTime start,
                            model::DeviceTime end) {
+  if (reset_due_) return;
   GpuQueue& queue = *by_model_id_.at(id.value);
   const auto found = queue.in_flight.find(packet.cookie);
   const InFlightPacket& record = found->second;
@@ -159,6 +161,7 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
   }
   trace(queue, record, start, end);
   ++totals_.packets;
+  reset_due_ = injector_.packet_completed(totals_.packets, end);
   if (record.unknown_kernel) ++totals_.unknown_kernels;
   --packets_in_flight_;
   if (!record.is_dispatch) --barriers_in_flight_;

@@ -17,6 +17,7 @@ struct KfdCall {
   GpuContext& context;
   Gpu& gpu;
   MemoryBudget& budget;
+  FaultInjector& injector;
   std::uint64_t request;  ///< the FUSE request, for those that are answered later
 };
 

@@ -70,6 +70,9 @@ int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments) {
   std::uint32_t id = 0;
   if (const int error = memory.allocate(arguments.va_addr, arguments.size, arguments.flags,
                                         arguments.mmap_offset, id)) {
+    if (error == ENOMEM) {
+      call.injector.allocation_failed((arguments.flags & KFD_IOC_ALLOC_MEM_FLAGS_VRAM) != 0);
+    }
     return -error;
   }
   const GpuMemory::Buffer& buffer = *memory.find(id);

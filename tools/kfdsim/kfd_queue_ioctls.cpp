@@ -55,9 +55,10 @@ int create_queue(KfdCall& call, kfd_ioctl_create_queue_args& arguments) {
   const bool is_aql = arguments.queue_type == KFD_IOC_QUEUE_TYPE_COMPUTE_AQL;
   std::uint32_t id = 0;
   if (const int error = call.gpu.create_queue(call.context, is_aql, ring, id)) return -error;
+  GpuQueue& queue = *call.context.queues.at(id);
+  if (is_aql) queue.hang = call.injector.queue_created(call.client.faults);
   arguments.queue_id = id;
-  arguments.doorbell_offset =
-      BackingMemory::doorbell_offset + call.context.queues.at(id)->doorbell * 8ULL;
+  arguments.doorbell_offset = BackingMemory::doorbell_offset + queue.doorbell * 8ULL;
   return 0;
 }
 

@@ -54,6 +54,7 @@ void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
   if (summary.unknown_kernels != 0) {
     report(fmt::format("{} dispatches of unknown kernels had no effect", summary.unknown_kernels));
   }
+  if (!summary.faults.empty()) report(summary.faults);
 }
 
 Result<int> run(const Options& options) {
@@ -72,7 +73,8 @@ Result<int> run(const Options& options) {
   if (!connection) return tl::unexpected(connection.error());
 
   block_command_signals();
-  Simulator simulator(std::move(*connection), *gpu, options.time_scale, trace ? &*trace : nullptr);
+  Simulator simulator(std::move(*connection), *gpu, options.time_scale, trace ? &*trace : nullptr,
+                      FaultInjector(options.faults, options.seed));
   if (auto started = simulator.start(); !started) return tl::unexpected(started.error());
   set_environment();
   auto status = run_command(options.command);

@@ -1,6 +1,7 @@
 // kfdsim's command line.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "daemon/model/gpu_description.h"
 #include "ipc/result.h"
+#include "tools/kfdsim/fault_spec.h"
 
 namespace eclip::kfdsim {
 
@@ -17,6 +19,8 @@ struct Options {
   std::optional<std::filesystem::path> trace;
   std::optional<std::filesystem::path> data;
   bool quiet = false;
+  std::vector<FaultSpec> faults;
+  std::uint64_t seed = 0;
   std::vector<std::string> command;
 };
 
