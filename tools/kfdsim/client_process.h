@@ -12,6 +12,7 @@
 #include "ipc/result.h"
 #include "ipc/unique_fd.h"
 #include "tools/kfdsim/backing_memory.h"
+#include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_context.h"
 
 namespace eclip::kfdsim {
@@ -51,6 +52,7 @@ class ClientProcess {
   std::unique_ptr<GpuContext> gpu;
   std::uint64_t kfd_opens = 0;
   IoctlCounts ioctls;
+  FaultHistory faults;
 
  private:
   ClientProcess(pid_t pid, std::uint64_t first_node, UniqueFd pidfd, UniqueFd tasks)

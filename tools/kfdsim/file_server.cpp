@@ -103,6 +103,9 @@ void FileServer::open_device(const FuseRequest& request) {
   if (client == nullptr || !client->has_thread(static_cast<pid_t>(request.header.pid))) {
     return connection_.reply_errno(request.header.unique, ESTALE);
   }
+  if (!is_render(node) && gpu_.is_resetting()) {
+    return connection_.reply_errno(request.header.unique, EAGAIN);
+  }
   if (const auto provided = clients_.provide_backing(*client); !provided) {
     report(fmt::format("process {} cannot open the device: {}", client->pid(),
                        provided.error().message()));
@@ -186,6 +189,27 @@ void FileServer::forget(pid_t pid) {
 
 void FileServer::ioctl(const FuseRequest& request) {
   const auto arguments = request.as<fuse_ioctl_in>();
+  const std::uint64_t node = request.header.nodeid;
+  ClientProcess* client = is_device(node) && !is_render(node) ? clients_.of_node(node) : nullptr;
+  if (client == nullptr || !client->has_thread(static_cast<pid_t>(request.header.pid))) {
+    return carry_out_ioctl(request, 0);
+  }
+  const auto outcome =
+      injector_.ioctl(client->faults, static_cast<std::uint8_t>(arguments.cmd & 0xffU));
+  if (outcome.delay.count() == 0) return carry_out_ioctl(request, outcome.error);
+  const DeviceClock& clock = gpu_.clock();
+  delayed_.hold(request, outcome.error, clock.wall(clock.now() + outcome.delay));
+}
+
+std::optional<DelayedIoctls::Time> FileServer::run_delayed() {
+  while (const auto due = delayed_.take_due(DelayedIoctls::Time::clock::now())) {
+    carry_out_ioctl(due->request(), due->error);
+  }
+  return delayed_.next();
+}
+
+void FileServer::carry_out_ioctl(const FuseRequest& request, int error) {
+  const auto arguments = request.as<fuse_ioctl_in>();
   const std::uint64_t unique = request.header.unique;
   const auto found = open_files_.find(arguments.fh);
   if (found == open_files_.end() || !is_device(found->second.node)) {
@@ -196,7 +220,7 @@ void FileServer::ioctl(const FuseRequest& request) {
   const auto given = request.body.subspan(std::min(sizeof arguments, request.body.size()));
   std::memcpy(buffer.data(), given.data(), std::min(given.size(), buffer.size()));
   const auto number = static_cast<std::uint8_t>(arguments.cmd & 0xffU);
-  const int result = run_ioctl(request, found->second, number, buffer);
+  const int result = error != 0 ? -error : run_ioctl(request, found->second, number, buffer);
   if (result == ioctl_pending) return;
   const std::size_t out_size = std::min<std::size_t>(arguments.out_size, buffer.size());
   connection_.reply_ioctl(unique, result, std::span(buffer).first(out_size));
@@ -211,7 +235,7 @@ int FileServer::run_ioctl(const FuseRequest& request, OpenFile& file, std::uint8
   ClientProcess* client = clients_.of_node(file.node);
   // A /dev/kfd serves the process that opened it only, however another one came by it.
   if (client == nullptr || !client->gpu || !client->has_thread(caller)) return -EBADF;
-  KfdCall call{*client, *client->gpu, gpu_, clients_.budget(), request.header.unique};
+  KfdCall call{*client, *client->gpu, gpu_, clients_.budget(), injector_, request.header.unique};
   return kfd_ioctl(call, number, argument);
 }
 

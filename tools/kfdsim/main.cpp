@@ -81,6 +81,7 @@ void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
     report(fmt::format("{} dispatches took an estimated time, not a measured one (--profile)",
                        summary.estimated_times));
   }
+  if (!summary.faults.empty()) report(summary.faults);
 }
 
 Result<KnownKernels> known_kernels(const Options& options) {
@@ -114,7 +115,7 @@ Result<int> run(const Options& options) {
   if (connection->mapping() == Mapping::page_cache) survive_lost_pages();
   block_command_signals();
   Simulator simulator(std::move(*connection), *gpu, options.time_scale, std::move(*known),
-                      trace ? &*trace : nullptr);
+                      trace ? &*trace : nullptr, FaultInjector(options.faults, options.seed));
   if (auto started = simulator.start(); !started) return tl::unexpected(started.error());
   set_environment();
   auto status = run_command(options.command);

@@ -67,6 +67,23 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
       ->allow_extra_args(false);
   run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
   run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
+  std::vector<std::string> faults;
+  run->add_option("--fault", faults,
+                  "Inject a fault (repeatable): ioctl:NAME,error=ERRNO,delay=TIME,probability=P,"
+                  "after=N,count=N | hang-queue,queue=N,after=PACKETS,probability=P | "
+                  "stall-processor,at=TIME,for=TIME | vram,limit=SIZE | system-memory,limit=SIZE | "
+                  "reset,at=TIME,after=PACKETS,for=TIME. Times are the device's (docs/kfdsim.md)")
+      ->expected(1)
+      ->take_all()
+      ->check(
+          [](const std::string& text) {
+            const auto spec = parse_fault_spec(text);
+            return spec ? std::string() : spec.error().message();
+          },
+          "FAULT");
+  run->add_option("--seed", options.seed,
+                  "Decides which calls and queues faults with a probability hit")
+      ->capture_default_str();
   // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).
   char** const end = argv + argc;
   char** const separator = std::find(argv, end, std::string_view("--"));
@@ -77,6 +94,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
     return {std::nullopt, status == 0 ? 0 : exit_own_failure};
   }
   options.mapping = mappings.at(mapping);
+  for (const std::string& text : faults) options.faults.push_back(*parse_fault_spec(text));
   if (separator != end) options.command.assign(separator + 1, end);
   if (options.command.empty()) {
     report("no command to run: kfdsim run [OPTIONS] -- COMMAND...");

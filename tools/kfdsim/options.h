@@ -1,6 +1,7 @@
 // kfdsim's command line.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "daemon/model/gpu_description.h"
 #include "ipc/result.h"
+#include "tools/kfdsim/fault_spec.h"
 #include "tools/kfdsim/fuse_connection.h"
 
 namespace eclip::kfdsim {
@@ -21,6 +23,8 @@ struct Options {
   std::vector<std::filesystem::path> shadows;   ///< libraries of shadow kernels
   std::vector<std::filesystem::path> profiles;  ///< whose kernels' times are known
   bool quiet = false;
+  std::vector<FaultSpec> faults;
+  std::uint64_t seed = 0;
   std::vector<std::string> command;
 };
 

@@ -14,7 +14,10 @@
 #include <string>
 #include <vector>
 
+#include "tests/integration/kfdsim/fault_client.h"
 #include "tests/integration/kfdsim/gpu_client.h"
+#include "tests/integration/kfdsim/hostile_client.h"
+#include "tests/integration/kfdsim/injection_client.h"
 
 namespace {
 
@@ -184,8 +187,13 @@ int main(int argc, char** argv) {
   if (command == "measure") return measure();
   if (command == "peek-kfd") return peek("/dev/kfd", std::stoull(argument));
   if (command == "peek-render") return peek("/dev/dri/renderD128", std::stoull(argument));
-  std::fprintf(stderr,
-               "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | measure | "
-               "peek-kfd OFFSET | peek-render OFFSET\n");
+  if (command == "memory-fault") return memory_fault(argument);
+  if (command == "hostile") return hostile_client(std::stoi(argument));
+  if (const int status = injection_client(command, argument); status != 2) return status;
+  std::fprintf(
+      stderr,
+      "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | measure | peek-kfd OFFSET | "
+      "peek-render OFFSET | memory-fault KIND | hostile SOCKET, or a command of "
+      "injection_client.h\n");
   return 2;
 }
