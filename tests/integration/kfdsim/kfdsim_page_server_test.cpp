@@ -35,6 +35,18 @@ bool exists(pid_t pid) {
   return fs::exists("/proc/" + std::to_string(pid));
 }
 
+/// How many memfds with pages of clients a page server has.
+std::size_t page_files_of(pid_t server) {
+  std::size_t count = 0;
+  std::error_code error;
+  for (const auto& entry :
+       fs::directory_iterator("/proc/" + std::to_string(server) + "/fd", error)) {
+    const std::string target = fs::read_symlink(entry.path(), error);
+    if (target.starts_with("/memfd:kfdsim-pages")) ++count;
+  }
+  return count;
+}
+
 class KfdsimPageServer : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -106,6 +118,20 @@ TEST_F(KfdsimPageServer, SurvivesAKilledClient) {
   ::kill(client, SIGKILL);
   EXPECT_EQ(run.read_line(), "worked");
   EXPECT_EQ(run.wait(), 0) << run.errors();
+}
+
+TEST_F(KfdsimPageServer, KeepsNothingOfClientsThatHaveEnded) {
+  ChildProcess run({KFDSIM_PROGRAM, "run", "-q", "--mapping", "page-cache", "--", "/bin/sh", "-c",
+                    "for i in 1 2 3 4 5 6 7 8; do " KFDSIM_CLIENT " work 5; done; "
+                    "exec " KFDSIM_CLIENT " hold"});
+  for (int i = 0; i < 8; ++i) ASSERT_EQ(run.read_line(), "worked");
+  ASSERT_EQ(run.read_line(), "ready");
+  const pid_t server = page_server_of(run);
+  ASSERT_GT(server, 0);
+  // Each client's end writes its pages back, into two files.
+  EXPECT_TRUE(eventually([&] { return page_files_of(server) <= 4; })) << page_files_of(server);
+  ::kill(run.pid(), SIGTERM);
+  EXPECT_EQ(run.wait(), 128 + SIGTERM);
 }
 
 TEST_F(KfdsimPageServer, IgnoresTheTerminalsSignals) {
