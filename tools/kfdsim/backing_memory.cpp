@@ -30,6 +30,11 @@ bool map_over(std::byte* base, const UniqueFd& file, std::uint64_t from, std::ui
                 static_cast<off_t>(from)) != MAP_FAILED;
 }
 
+void punch(const UniqueFd& file, std::uint64_t offset, std::uint64_t bytes) {
+  ::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+              static_cast<off_t>(bytes));
+}
+
 void replace_lost_page(int signal, siginfo_t* info, void* /*context*/) {
   auto* const page = static_cast<std::byte*>(info->si_addr) -
                      reinterpret_cast<std::uintptr_t>(info->si_addr) % page_bytes;
@@ -117,9 +122,12 @@ void BackingMemory::release(std::uint64_t offset, std::uint64_t bytes) {
 }
 
 void BackingMemory::clear(std::uint64_t offset, std::uint64_t bytes) {
-  const UniqueFd& file = high_ && offset >= first_buffer ? high_ : low_;
-  ::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-              static_cast<off_t>(bytes));
+  punch(high_ && offset >= first_buffer ? high_ : low_, offset, bytes);
+}
+
+void BackingMemory::clear_all() {
+  punch(low_, 0, size_bytes);
+  if (high_) punch(high_, 0, size_bytes);
 }
 
 void survive_lost_pages() {

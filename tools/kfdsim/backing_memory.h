@@ -50,6 +50,8 @@ class BackingMemory {
   void release(std::uint64_t offset, std::uint64_t bytes);
   /// Zeroes a fixed place.
   void clear(std::uint64_t offset, std::uint64_t bytes);
+  /// Zeroes everything, and gives all pages to the system.
+  void clear_all();
 
  private:
   BackingMemory(UniqueFd low, UniqueFd high, std::byte* base);

@@ -124,7 +124,12 @@ void ClientRegistry::remove(pid_t pid) {
   ClientProcess* client = of_pid(pid);
   if (client == nullptr) return;
   close_gpu(*client);
-  if (client->backing_id != 0) connection_.close_backing(client->backing_id);
+  if (client->backing_id != 0) {
+    connection_.close_backing(client->backing_id);
+  } else if (client->backing) {
+    // The kernel may remember the name under which the client opened it for long, and its pages.
+    client->backing->clear_all();
+  }
   // The pidfd leaves the epoll set when it is closed: nobody else holds it.
   add(ended_, client->ioctls);
   by_node_.erase(client->kfd_node());

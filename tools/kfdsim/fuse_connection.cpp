@@ -142,9 +142,10 @@ Result<void> FuseConnection::start_page_server(const std::filesystem::path& dire
 }
 
 Result<UniqueFd> FuseConnection::open_device_file(std::uint64_t node) const {
-  UniqueFd file(
-      ::openat(memory_directory_.get(), std::to_string(node).c_str(), O_RDWR | O_CLOEXEC));
-  if (file) return file;
+  const std::string name = std::to_string(node);
+  UniqueFd file(::openat(memory_directory_.get(), name.c_str(), O_RDWR | O_CLOEXEC));
+  // The kernel would remember the name, and for it the node and all its pages.
+  if (file && ::unlinkat(memory_directory_.get(), name.c_str(), 0) == 0) return file;
   return fail_errno(errno, "cannot open a client's device file");
 }
 

@@ -51,7 +51,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
   run->add_option(
          "--mapping", mapping,
          "How COMMAND and the simulated GPU share memory: by FUSE passthrough (fast; needs "
-         "root and Linux 6.9), by the page-cache (any user, any kernel), or the better one "
+         "root and Linux 6.9), by the page cache (any user, any kernel), or the better one "
          "that works")
       ->check(CLI::IsMember(mappings))
       ->capture_default_str();

@@ -101,9 +101,13 @@ void PageRequests::handle_memory_directory(const FuseRequest& request) {
   if (header.opcode == FUSE_GETATTR) {
     return reply_object(device_.get(), header.unique, attribute_reply(header.nodeid));
   }
-  const auto node = header.opcode == FUSE_LOOKUP ? device_named(name_in(request)) : std::nullopt;
+  const auto node = device_named(name_in(request));
   if (!node || !from_kfdsim(request)) return reply_errno(device_.get(), header.unique, EACCES);
-  reply_object(device_.get(), header.unique, entry_of(*node));
+  if (header.opcode == FUSE_LOOKUP) {
+    return reply_object(device_.get(), header.unique, entry_of(*node));
+  }
+  // The kernel shall forget the name; the node is there as long as somebody uses it.
+  reply_errno(device_.get(), header.unique, header.opcode == FUSE_UNLINK ? 0 : EACCES);
 }
 
 void PageRequests::handle_device(const FuseRequest& request, std::span<const std::byte> bytes) {

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "tools/kfdsim/backing_memory.h"
 #include "tools/kfdsim/client_process.h"
 #include "tools/kfdsim/page_requests.h"
 
@@ -34,6 +36,12 @@ namespace {
 }  // namespace
 
 Result<PageServer> PageServer::start(UniqueFd fuse_device) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < BackingMemory::size_bytes) {
+    return fail(Errc::quota_exceeded,
+                "a client's GPU memory is larger than files may be: raise the limit (ulimit -f "
+                "unlimited)");
+  }
   int ends[2] = {-1, -1};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
     return fail_errno(errno, "cannot make a socket pair");

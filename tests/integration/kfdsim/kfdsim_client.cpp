@@ -154,21 +154,24 @@ int measure() {
   round_trip();
   print("doorbell to signal, median", median_us(5000, round_trip), "us");
   const std::uint64_t cached = meminfo_kib("Cached");
-  auto start = Clock::now();
-  auto buffer = std::make_unique<GpuBuffer>(GpuBuffer::Kind::system, bytes);
-  print("allocate 64 MiB", us_since(start), "us");
-  start = Clock::now();
-  for (std::size_t i = 0; i < bytes; i += 4096) *buffer->as<std::uint64_t>(i) = 1;
-  print("first write to each of its pages", us_since(start), "us");
-  start = Clock::now();
-  for (std::size_t i = 0; i < bytes; i += 4096) *buffer->as<std::uint64_t>(i) = 2;
-  print("second write", us_since(start), "us");
+  std::unique_ptr<GpuBuffer> buffer;
+  const auto write_to_each_page = [&] {
+    for (std::size_t i = 0; i < bytes; i += 4096) *buffer->as<std::uint64_t>(i) += 1;
+  };
+  const auto print_time = [&](const char* what, const auto& action) {
+    const auto start = Clock::now();
+    action();
+    print(what, us_since(start) / 1000, "ms");
+  };
+  print_time("64 MiB: allocate",
+             [&] { buffer = std::make_unique<GpuBuffer>(GpuBuffer::Kind::system, bytes); });
+  print_time("first write to each of its pages", write_to_each_page);
+  print_time("second write", write_to_each_page);
   ::msync(buffer->cpu(), bytes, MS_SYNC);
-  print("memory for it, after writeback",
+  print("memory in use for it, once written back",
         static_cast<double>(meminfo_kib("Cached") - cached) / 1024, "MiB");
-  start = Clock::now();
-  buffer.reset();
-  print("free it", us_since(start), "us");
+  print_time("third write, after that", write_to_each_page);
+  print_time("free it", [&] { buffer.reset(); });
   return EXIT_SUCCESS;
 }
 

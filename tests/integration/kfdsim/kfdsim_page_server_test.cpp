@@ -20,6 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+const std::string client = KFDSIM_CLIENT;
+
 std::string contents(const std::string& file) {
   std::ifstream stream(file);
   return {std::istreambuf_iterator<char>(stream), {}};
@@ -35,6 +37,18 @@ bool exists(pid_t pid) {
   return fs::exists("/proc/" + std::to_string(pid));
 }
 
+/// How many memfds with pages of clients a page server has.
+std::size_t page_files_of(pid_t server) {
+  std::size_t count = 0;
+  std::error_code error;
+  for (const auto& entry :
+       fs::directory_iterator("/proc/" + std::to_string(server) + "/fd", error)) {
+    const std::string target = fs::read_symlink(entry.path(), error);
+    if (target.starts_with("/memfd:kfdsim-pages")) ++count;
+  }
+  return count;
+}
+
 class KfdsimPageServer : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -48,7 +62,7 @@ class KfdsimPageServer : public ::testing::Test {
     return {KFDSIM_PROGRAM, "run",
             "--mapping",    "page-cache",
             "--",           "/bin/sh",
-            "-c",           "trap '' TERM; " KFDSIM_CLIENT " hold & echo $!; wait $!"};
+            "-c",           "trap '' TERM; " + client + " hold & echo $!; wait $!"};
   }
   static pid_t page_server_of(const ChildProcess& kfdsim) {
     for (const pid_t child : children_of(kfdsim.pid())) {
@@ -60,14 +74,14 @@ class KfdsimPageServer : public ::testing::Test {
 
 TEST_F(KfdsimPageServer, KilledItTakesTheGpuAway) {
   ChildProcess run(holding());
-  const pid_t client = std::stoi(run.read_line());
+  const pid_t holder = std::stoi(run.read_line());
   ASSERT_EQ(run.read_line(), "ready");
   const pid_t server = page_server_of(run);
   ASSERT_GT(server, 0);
   ::kill(server, SIGKILL);
   EXPECT_EQ(run.read_line(), "gone");
   EXPECT_EQ(run.wait(), 0) << "COMMAND's own";
-  EXPECT_FALSE(exists(client));
+  EXPECT_FALSE(exists(holder));
   EXPECT_FALSE(exists(server));
   EXPECT_TRUE(run.errors().starts_with("kfdsim: the process that serves pages has ended"))
       << run.errors();
@@ -75,19 +89,19 @@ TEST_F(KfdsimPageServer, KilledItTakesTheGpuAway) {
 
 TEST_F(KfdsimPageServer, EndsWithKilledKfdsim) {
   ChildProcess run(holding());
-  const pid_t client = std::stoi(run.read_line());
+  const pid_t holder = std::stoi(run.read_line());
   ASSERT_EQ(run.read_line(), "ready");
   const pid_t server = page_server_of(run);
   ASSERT_GT(server, 0);
   ::kill(run.pid(), SIGKILL);
   EXPECT_EQ(run.read_line(), "gone");
   EXPECT_EQ(run.wait(), 128 + SIGKILL);
-  EXPECT_TRUE(eventually([&] { return !exists(server) && !exists(client); }));
+  EXPECT_TRUE(eventually([&] { return !exists(server) && !exists(holder); }));
 }
 
 TEST_F(KfdsimPageServer, BothKilledTogetherLeaveNobodyWaiting) {
   ChildProcess run(holding());
-  const pid_t client = std::stoi(run.read_line());
+  const pid_t holder = std::stoi(run.read_line());
   ASSERT_EQ(run.read_line(), "ready");
   const pid_t server = page_server_of(run);
   ASSERT_GT(server, 0);
@@ -95,27 +109,51 @@ TEST_F(KfdsimPageServer, BothKilledTogetherLeaveNobodyWaiting) {
   ::kill(run.pid(), SIGKILL);
   EXPECT_EQ(run.read_line(), "gone");
   EXPECT_EQ(run.wait(), 128 + SIGKILL);
-  EXPECT_TRUE(eventually([&] { return !exists(server) && !exists(client); }));
+  EXPECT_TRUE(eventually([&] { return !exists(server) && !exists(holder); }));
 }
 
 TEST_F(KfdsimPageServer, SurvivesAKilledClient) {
   ChildProcess run({KFDSIM_PROGRAM, "run", "-q", "--mapping", "page-cache", "--", "/bin/sh", "-c",
-                    KFDSIM_CLIENT " hold & echo $!; wait $!; " KFDSIM_CLIENT " work 10"});
-  const pid_t client = std::stoi(run.read_line());
+                    client + " hold & echo $!; wait $!; " + client + " work 10"});
+  const pid_t holder = std::stoi(run.read_line());
   ASSERT_EQ(run.read_line(), "ready");
-  ::kill(client, SIGKILL);
+  ::kill(holder, SIGKILL);
   EXPECT_EQ(run.read_line(), "worked");
   EXPECT_EQ(run.wait(), 0) << run.errors();
 }
 
-TEST_F(KfdsimPageServer, IgnoresTheTerminalsSignals) {
+TEST_F(KfdsimPageServer, KeepsNothingOfClientsThatHaveEnded) {
   ChildProcess run({KFDSIM_PROGRAM, "run", "-q", "--mapping", "page-cache", "--", "/bin/sh", "-c",
-                    "read line; " KFDSIM_CLIENT " work 10"});
-  pid_t server = -1;
-  ASSERT_TRUE(eventually([&] { return (server = page_server_of(run)) > 0; }));
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::kill(server, signal);
-  EXPECT_EQ(run.read_line(), "worked");
-  EXPECT_EQ(run.wait(), 0) << run.errors();
+                    "for i in 1 2 3 4 5 6 7 8; do " + client +
+                        " work 5; done; "
+                        "exec " +
+                        client + " hold"});
+  for (int i = 0; i < 8; ++i) ASSERT_EQ(run.read_line(), "worked");
+  ASSERT_EQ(run.read_line(), "ready");
+  const pid_t server = page_server_of(run);
+  ASSERT_GT(server, 0);
+  // Each client's end writes its pages back, into two files.
+  EXPECT_TRUE(eventually([&] { return page_files_of(server) <= 4; })) << page_files_of(server);
+  ::kill(run.pid(), SIGTERM);
+  EXPECT_EQ(run.wait(), 128 + SIGTERM);
+}
+
+TEST_F(KfdsimPageServer, LeavesTheTerminalsSignalsToTheCommand) {
+  ChildProcess run(holding());
+  const pid_t holder = std::stoi(run.read_line());
+  ASSERT_EQ(run.read_line(), "ready");
+  const pid_t server = page_server_of(run);
+  ASSERT_GT(server, 0);
+  const std::string status = contents("/proc/" + std::to_string(server) + "/status");
+  const std::string field = "SigBlk:\t";
+  const std::size_t at = status.find(field);
+  ASSERT_NE(at, std::string::npos);
+  const std::uint64_t blocked = std::stoull(status.substr(at + field.size(), 16), nullptr, 16);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    EXPECT_NE(blocked >> (signal - 1) & 1U, 0U) << "signal " << signal;
+  }
+  ::kill(holder, SIGKILL);
+  EXPECT_EQ(run.wait(), 128 + SIGKILL);
 }
 
 TEST(KfdsimChecks, PagesLostWithThePageServerAreZeros) {

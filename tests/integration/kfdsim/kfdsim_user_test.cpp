@@ -94,9 +94,11 @@ TEST_F(KfdsimUser, DevFuseForRootOnlySaysSo) {
 
 TEST_F(KfdsimUser, ForbiddenUserNamespacesSaySo) {
   // Forbidden in a user namespace only, whose limit counts for those inside.
+  const std::string kfdsim = KFDSIM_PROGRAM;
   ChildProcess run({"/usr/bin/unshare", "--user", "--map-root-user", "/bin/sh", "-c",
                     "echo 0 > /proc/sys/user/max_user_namespaces || exit 77; "
-                    "exec setpriv --bounding-set=-sys_admin " KFDSIM_PROGRAM " run -- /bin/true"});
+                    "exec setpriv --bounding-set=-sys_admin " +
+                        kfdsim + " run -- /bin/true"});
   const int status = run.wait();
   if (status != refused) GTEST_SKIP() << "cannot forbid user namespaces here: " << run.errors();
   expect_one_line(run.errors(), "sysctl user.max_user_namespaces");
