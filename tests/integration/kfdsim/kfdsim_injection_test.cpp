@@ -86,6 +86,14 @@ TEST_F(KfdsimInjection, ADelayedIoctlHoldsUpNobodyElse) {
   EXPECT_EQ(outcome.lines, (std::vector<std::string>{"worked", "x.", "late"}));
 }
 
+TEST_F(KfdsimInjection, AProcessInADelayedIoctlCanBeKilled) {
+  // 16 is the number of ioctl(2).
+  const auto outcome = run({"--fault", "ioctl:get_clock_counters,delay=1000s"},
+                           "$C ioctls 1 & p=$!; until grep -q '^16 ' /proc/$p/syscall; do :; done; "
+                           "kill -KILL $p; wait $p; echo $?");
+  EXPECT_EQ(outcome.lines, std::vector<std::string>{"137"});
+}
+
 TEST_F(KfdsimInjection, AQueueHangsAfterItsPackets) {
   const auto outcome = run({"--fault", "hang-queue,queue=1,after=3"}, "$C progress 5");
   EXPECT_EQ(outcome.status, 0) << outcome.said;
