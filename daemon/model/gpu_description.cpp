@@ -126,6 +126,15 @@ void read_power(TableReader table, GpuDescription::Power& power) {
   table.finish();
 }
 
+void read_memory(TableReader table, GpuDescription::Memory& memory) {
+  constexpr double slowest = 1e-3;
+  constexpr double fastest = 1e5;
+  table.read("vram_gb_per_s", memory.vram_gb_per_s, slowest, fastest);
+  table.read("host_link_gb_per_s", memory.host_link_gb_per_s, slowest, fastest);
+  table.read("sdma_gb_per_s", memory.sdma_gb_per_s, slowest, fastest);
+  table.finish();
+}
+
 void read_topology(TableReader table, GpuDescription::Topology& topology) {
   constexpr auto any32 = std::numeric_limits<std::uint32_t>::max();
   table.read("gfx_target_version", topology.gfx_target_version, 0, any32);
@@ -159,6 +168,7 @@ Result<GpuDescription> load_gpu_description(const std::filesystem::path& file) {
   read_geometry(reader.table("geometry"), gpu.geometry);
   read_timing(reader.table("timing"), gpu.timing);
   read_power(reader.table("power"), gpu.power);
+  read_memory(reader.table("memory"), gpu.memory);
   read_topology(reader.table("topology"), gpu.topology);
   reader.finish();
   if (error) return fail(std::move(*error), where);

@@ -42,6 +42,13 @@ struct GpuDescription {
     double memory_watts = 0;     ///< at full memory activity
   } power;
 
+  /// How fast bytes move; used by kfdsim only, for copies. GB are 10^9 bytes.
+  struct Memory {
+    double vram_gb_per_s = 0;       ///< bytes read and written in the GPU's memory
+    double host_link_gb_per_s = 0;  ///< between host and GPU by a kernel, one direction
+    double sdma_gb_per_s = 0;       ///< by one SDMA engine
+  } memory;
+
   /// What the KFD topology reports of it; used by kfdsim only.
   struct Topology {
     std::uint32_t gfx_target_version = 0;  ///< 90006 is gfx906

@@ -44,7 +44,8 @@ class ClientProcess {
   [[nodiscard]] std::uint64_t kfd_node() const { return first_node_; }
   [[nodiscard]] std::uint64_t render_node() const { return first_node_ + 1; }
 
-  /// The pages behind the process's maps, made on first use; with its FUSE backing id.
+  /// The pages behind the process's maps, made on first use; with passthrough, their FUSE backing
+  /// id.
   std::optional<BackingMemory> backing;
   std::int32_t backing_id = 0;
   /// While /dev/kfd is open.

@@ -8,6 +8,7 @@
 namespace eclip::kfdsim {
 namespace {
 
+constexpr std::uint64_t unsignaled_slot = ~0ULL;
 constexpr std::uint32_t infinite_timeout = 0xffffffff;
 // The KFD numbers events that have no slot in the event page from here on.
 constexpr std::uint32_t first_system_event = 1U << 31;
@@ -62,8 +63,29 @@ int EventTable::reset(std::uint32_t id) {
   return 0;
 }
 
-void EventTable::interrupt(std::uint32_t id) {
-  set(id);
+void EventTable::interrupt(std::uint32_t id, GpuMemory& memory) {
+  if (id != 0 || page_ == 0) {
+    if (set(id) == 0) acknowledge(id, memory);
+    return;
+  }
+  for (auto& [event_id, event] : events_) {
+    if (!has_event_slot(event.type)) continue;
+    const std::uint64_t slot = page_ + event_id * sizeof(std::uint64_t);
+    const auto value = memory.load(slot);
+    if (!value || *value == unsignaled_slot) continue;
+    acknowledge(event_id, memory);
+    signal(event_id, event);
+  }
+}
+
+void EventTable::acknowledge(std::uint32_t id, GpuMemory& memory) const {
+  if (page_ != 0) memory.store(page_ + id * sizeof(std::uint64_t), unsignaled_slot);
+}
+
+void EventTable::set_page(std::uint64_t address, GpuMemory& memory) {
+  page_ = address;
+  const std::vector<std::uint64_t> slots(KFD_SIGNAL_EVENT_LIMIT, unsignaled_slot);
+  memory.write(page_, std::as_bytes(std::span(slots)));
 }
 
 void EventTable::memory_fault(const kfd_hsa_memory_exception_data& data) {

@@ -12,6 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "tools/kfdsim/gpu_memory.h"
+
 namespace eclip::kfdsim {
 
 using WallTime = std::chrono::steady_clock::time_point;
@@ -39,8 +41,12 @@ class EventTable {
   int destroy(std::uint32_t id);
   int set(std::uint32_t id);    ///< by the client; EINVAL for system events
   int reset(std::uint32_t id);  ///< by the client
-  /// By the GPU; an unknown id is ignored, as a stray interrupt is.
-  void interrupt(std::uint32_t id);
+  /// By the GPU; an unknown id is ignored, as a stray interrupt is. With id 0 (which the SDMA
+  /// engines' traps give) it concerns all events whose slot in the event page has been written.
+  void interrupt(std::uint32_t id, GpuMemory& memory);
+  /// Where the client has the slots of signal events, KFD_SIGNAL_EVENT_LIMIT 64-bit words, by their
+  /// GPU address; fills them as the KFD does.
+  void set_page(std::uint64_t address, GpuMemory& memory);
   /// Sets all events for GPU memory faults, or for other failures of the hardware.
   void memory_fault(const kfd_hsa_memory_exception_data& data);
   void hardware_exception(const kfd_hsa_hw_exception_data& data);
@@ -77,12 +83,14 @@ class EventTable {
     std::optional<WallTime> deadline;
   };
 
+  void acknowledge(std::uint32_t id, GpuMemory& memory) const;
   void signal(std::uint32_t id, Event& event);
   void finish_ready();
   void finish(const Wait& wait, std::uint32_t wait_result, int result);
   void deliver_data(const Wait& wait);
 
   pid_t pid_;
+  std::uint64_t page_ = 0;  // GPU address; 0: none yet
   std::map<std::uint32_t, Event> events_;
   std::uint32_t signal_events_ = 0;
   std::list<Wait> waits_;

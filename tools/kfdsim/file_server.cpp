@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "tools/kfdsim/device_nodes.h"
 #include "tools/kfdsim/drm_ioctls.h"
 #include "tools/kfdsim/kfd_ioctls.h"
 #include "tools/kfdsim/report.h"
@@ -18,44 +19,16 @@
 namespace eclip::kfdsim {
 namespace {
 
-constexpr std::uint64_t power_node = 2;
-constexpr std::uint64_t energy_node = 3;
-constexpr std::uint64_t ioctls_node = 4;
-constexpr std::uint64_t attributes_valid_s = 3600;
-
 struct StaticFile {
   std::string_view name;
   std::uint64_t node;
 };
-constexpr std::array<StaticFile, 3> static_files{
-    {{"power1_average", power_node}, {"energy1_input", energy_node}, {"ioctls", ioctls_node}}};
+constexpr std::array<StaticFile, 4> static_files{{{"power1_average", power_node},
+                                                  {"energy1_input", energy_node},
+                                                  {"ioctls", ioctls_node},
+                                                  {"mem_info_vram_used", vram_node}}};
 constexpr std::string_view kfd_name = "kfd";
 constexpr std::string_view render_name = "renderD128";
-
-bool is_device(std::uint64_t node) {
-  return node >= ClientRegistry::first_node;
-}
-bool is_render(std::uint64_t node) {
-  return (node & 1U) != 0;
-}
-
-fuse_attr attributes_of(std::uint64_t node) {
-  fuse_attr attributes{};
-  attributes.ino = node;
-  attributes.nlink = 1;
-  attributes.blksize = static_cast<std::uint32_t>(page_bytes);
-  if (node == FUSE_ROOT_ID) {
-    attributes.mode = S_IFDIR | 0755;
-  } else if (is_device(node)) {
-    // Regular files: a device number would make the kernel look for the driver that is not there.
-    attributes.mode = S_IFREG | 0666;
-    attributes.size = BackingMemory::size_bytes;
-  } else {
-    attributes.mode = S_IFREG | 0444;
-    attributes.size = page_bytes;
-  }
-  return attributes;
-}
 
 }  // namespace
 
@@ -64,8 +37,9 @@ void FileServer::handle(const FuseRequest& request) {
     case FUSE_LOOKUP:
       return lookup(request);
     case FUSE_GETATTR:
-    case FUSE_SETATTR:  // truncation and times mean nothing to a device
-      return get_attributes(request);
+    case FUSE_SETATTR:
+      return connection_.reply_object(request.header.unique,
+                                      attribute_reply(request.header.nodeid));
     case FUSE_OPEN:
       return open(request);
     case FUSE_READ:
@@ -97,8 +71,7 @@ void FileServer::lookup(const FuseRequest& request) {
   const std::string_view name(text, ::strnlen(text, request.body.size()));
   std::uint64_t node = 0;
   if (name == kfd_name || name == render_name) {
-    // Each process has its own inodes, hence its own pages behind its maps. The kernel must ask
-    // again each time: entry_valid stays 0.
+    // Each process has its own inodes, hence its own pages behind its maps.
     const ClientProcess* client = clients_.of_thread(static_cast<pid_t>(request.header.pid));
     if (client == nullptr) return connection_.reply_errno(request.header.unique, EPERM);
     node = name == kfd_name ? client->kfd_node() : client->render_node();
@@ -107,18 +80,7 @@ void FileServer::lookup(const FuseRequest& request) {
     if (file.name == name) node = file.node;
   }
   if (node == 0) return connection_.reply_errno(request.header.unique, ENOENT);
-  fuse_entry_out entry{};
-  entry.nodeid = node;
-  entry.attr = attributes_of(node);
-  entry.attr_valid = attributes_valid_s;
-  connection_.reply_object(request.header.unique, entry);
-}
-
-void FileServer::get_attributes(const FuseRequest& request) {
-  fuse_attr_out answer{};
-  answer.attr = attributes_of(request.header.nodeid);
-  answer.attr_valid = attributes_valid_s;
-  connection_.reply_object(request.header.unique, answer);
+  connection_.reply_object(request.header.unique, entry_of(node));
 }
 
 void FileServer::open(const FuseRequest& request) {
@@ -152,14 +114,22 @@ void FileServer::open_device(const FuseRequest& request) {
   if (!is_render(node)) clients_.open_gpu(*client);
   FuseOpenReply answer{};
   answer.fh = next_handle_++;
-  answer.open_flags = open_passthrough | FOPEN_NOFLUSH;
-  answer.backing_id = client->backing_id;
+  if (connection_.mapping() == Mapping::passthrough) {
+    answer.open_flags = open_passthrough | FOPEN_NOFLUSH;
+    answer.backing_id = client->backing_id;
+  } else {
+    answer.open_flags = open_page_cache;
+  }
   open_files_[answer.fh] = {node, client->pid(), {}};
   connection_.reply_object(request.header.unique, answer);
 }
 
 std::string FileServer::content_of(std::uint64_t node) {
   if (node == ioctls_node) return clients_.ioctl_table();
+  if (node == vram_node) {
+    const std::uint64_t all = gpu_.description().topology.vram_bytes;
+    return fmt::format("{}\n", all - clients_.budget().vram_bytes);
+  }
   gpu_.poll();
   // hwmon's units: microwatt and microjoule.
   const double value = node == power_node ? gpu_.power_watts() : gpu_.energy_joules();

@@ -36,7 +36,6 @@ class FileServer {
   };
 
   void lookup(const FuseRequest& request);
-  void get_attributes(const FuseRequest& request);
   void open(const FuseRequest& request);
   void open_device(const FuseRequest& request);
   void read(const FuseRequest& request);

@@ -26,10 +26,11 @@ CuMask mask_of(std::uint32_t cu_count, std::span<const std::uint32_t> words) {
 
 }  // namespace
 
-Gpu::Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace,
-         FaultInjector& injector)
+Gpu::Gpu(model::GpuDescription description, double time_scale, KnownKernels known,
+         TraceWriter* trace, FaultInjector& injector)
     : clock_(time_scale, description.topology.gpu_counter_khz),
       device_(std::move(description), *this),
+      known_(std::move(known)),
       trace_(trace),
       injector_(injector) {}
 
@@ -46,11 +47,11 @@ void Gpu::detach(GpuContext& context) {
   contexts_[context.address_space] = nullptr;
 }
 
-int Gpu::create_queue(GpuContext& context, bool is_aql, const RingSettings& ring,
+int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& ring,
                       std::uint32_t& id) {
   if (context.queues.size() >= queues_per_process) return ENOSPC;
   if (!is_power_of_two(ring.bytes)) return EINVAL;
-  if (is_aql) {
+  if (type != QueueType::pm4) {
     // Recent drivers check this too. On older ones the GPU would fault at the first packet.
     const bool reachable =
         context.memory.mapped(ring.base, std::max<std::uint64_t>(1, ring.bytes)) &&
@@ -67,11 +68,14 @@ int Gpu::create_queue(GpuContext& context, bool is_aql, const RingSettings& ring
   }
   *free_doorbell = true;
   const auto doorbell = static_cast<std::uint32_t>(free_doorbell - context.doorbell_used.begin());
-  auto queue = std::make_unique<GpuQueue>(context, id, doorbell, is_aql, ring);
+  auto queue = std::make_unique<GpuQueue>(context, id, doorbell, type, ring);
   const CuMask all = CuMask::full(description().geometry.cu_count());
   queue->mask = std::make_shared<const std::string>(all.to_string());
   queue->failed = context.evicted;
-  if (is_aql && !context.evicted) {
+  if (type == QueueType::sdma) {
+    SdmaEngine& engine = copy_engines_.at(next_copy_engine_++ % copy_engines_.size());
+    queue->sdma.emplace(context, queue->ring, engine, this->description(), clock_);
+  } else if (type == QueueType::aql && !context.evicted) {
     const auto created = device_.create_queue(all);
     if (!created) return ENOMEM;
     queue->model_id = *created;
@@ -149,15 +153,36 @@ PollOutcome Gpu::poll() {
       if (queue->model_id && !queue->failed) fetch_all(*queue, now);
     }
   }
-  // Clients write signals without telling anybody: waiting barriers have to look.
+  const bool copying = run_copies(now, outcome);
+  // Clients and copies write signals without telling the device: waiting barriers have to look.
   if (barriers_in_flight_ != 0) device_.signals_changed(now);
   pass_to(now);
-  outcome.in_flight = packets_in_flight_ != 0;
-  if (const auto next = device_.next_event()) outcome.next_event = clock_.wall(*next);
-  if (const auto fault = next_fault()) {
-    outcome.next_event = std::min(outcome.next_event.value_or(*fault), *fault);
-  }
+  outcome.in_flight = copying || packets_in_flight_ != 0;
+  if (const auto next = device_.next_event()) outcome.look_again(clock_.wall(*next));
+  if (const auto next = next_fault()) outcome.look_again(*next);
   return outcome;
+}
+
+bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
+  bool busy = false;
+  for (GpuContext* context : contexts_) {
+    if (context == nullptr) continue;
+    for (auto& [id, queue] : context->queues) {
+      if (!queue->sdma || queue->failed || !queue->ring.active) continue;
+      GpuQueue& copying = *queue;
+      auto progress =
+          copying.sdma->run(copying.doorbell_value(), now, [&](const SdmaQueue::Move& move) {
+            if (trace_ == nullptr) return;
+            trace_->add({copying.context.pid, copying.context.command, copying.id, *copy_name_, "",
+                         0, move.start, move.end});
+          });
+      totals_.packets += progress.packets;
+      if (progress.fault) fault(copying, std::move(*progress.fault));
+      busy = busy || copying.sdma->busy();
+      if (const auto next = copying.sdma->next_event()) outcome.look_again(clock_.wall(*next));
+    }
+  }
+  return busy;
 }
 
 void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {

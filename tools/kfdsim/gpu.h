@@ -1,9 +1,15 @@
 // The simulated GPU: the device model, driven by the wall clock and by the queues of all clients.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -22,13 +28,20 @@ inline constexpr std::uint32_t kfd_gpu_id = 49374;
 /// What happened in one look at all queues.
 struct PollOutcome {
   bool doorbell_moved = false;
-  bool in_flight = false;  ///< a packet is between its fetch and its completion
+  bool in_flight = false;  ///< a packet is between its fetch and its completion, or polls memory
   std::optional<DeviceClock::Wall::time_point> next_event;
+
+  /// Something will happen at that time, if not something else before it.
+  void look_again(DeviceClock::Wall::time_point at) {
+    next_event = next_event ? std::min(*next_event, at) : at;
+  }
 };
 
 struct GpuTotals {
   std::uint64_t packets = 0;
-  std::uint64_t unknown_kernels = 0;
+  /// Dispatches of kernels of which nothing computes the results, by the kernels' names.
+  std::map<std::string, std::uint64_t> without_effect;
+  std::uint64_t estimated_times = 0;  ///< dispatches that took an estimated time
 };
 
 /// Not thread safe; the Simulator's lock guards it.
@@ -37,11 +50,12 @@ class Gpu final : private model::Host {
   /// KFD's limit on the queues of one process and device.
   static constexpr std::size_t queues_per_process = 127;
 
-  Gpu(model::GpuDescription description, double time_scale, TraceWriter* trace,
+  Gpu(model::GpuDescription description, double time_scale, KnownKernels known, TraceWriter* trace,
       FaultInjector& injector);
 
   [[nodiscard]] const model::GpuDescription& description() const { return device_.description(); }
   [[nodiscard]] const DeviceClock& clock() const { return clock_; }
+  [[nodiscard]] const KnownKernels& known_kernels() const { return known_; }
   [[nodiscard]] const GpuTotals& totals() const { return totals_; }
   /// How many clients have queues.
   [[nodiscard]] bool has_queues() const { return queue_count_ != 0; }
@@ -51,7 +65,8 @@ class Gpu final : private model::Host {
   void detach(GpuContext& context);
 
   /// As the ioctls of the same names: errno values, 0 for success.
-  int create_queue(GpuContext& context, bool is_aql, const RingSettings& ring, std::uint32_t& id);
+  int create_queue(GpuContext& context, QueueType type, const RingSettings& ring,
+                   std::uint32_t& id);
   int destroy_queue(GpuContext& context, std::uint32_t id);
   int update_queue(GpuContext& context, std::uint32_t id, std::uint64_t base, std::uint64_t bytes,
                    bool active);
@@ -77,6 +92,9 @@ class Gpu final : private model::Host {
   void submit(GpuQueue& queue, const FetchedPacket& fetched, model::DeviceTime now);
   std::optional<QueueFault> prepare(GpuQueue& queue, const AqlPacket& packet,
                                     InFlightPacket& record, model::Packet& out);
+  bool run_copies(model::DeviceTime now, PollOutcome& outcome);
+  std::optional<QueueFault> run_shadow(GpuQueue& queue, const InFlightPacket& record);
+  void count(const InFlightPacket& record);
   std::optional<QueueFault> start_mix(GpuQueue& queue, InFlightPacket& record);
   std::optional<QueueFault> complete_signal(GpuContext& context, std::uint64_t signal,
                                             model::DeviceTime start, model::DeviceTime end);
@@ -105,7 +123,11 @@ class Gpu final : private model::Host {
 
   DeviceClock clock_;
   model::Device device_;
+  KnownKernels known_;
   TraceWriter* trace_;
+  std::array<SdmaEngine, 2> copy_engines_;
+  std::size_t next_copy_engine_ = 0;  // that a new queue gets
+  std::shared_ptr<const std::string> copy_name_ = std::make_shared<const std::string>("SDMA copy");
   FaultInjector& injector_;
   std::vector<GpuContext*> contexts_;  // by address space; null where free
   std::unordered_map<std::uint32_t, GpuQueue*> by_model_id_;

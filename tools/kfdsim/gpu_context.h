@@ -21,13 +21,13 @@ namespace eclip::kfdsim {
 /// Exists from the process's first open of /dev/kfd to its last close or its death.
 struct GpuContext {
   GpuContext(pid_t process, std::string command_name, BackingMemory& pages, MemoryBudget& budget,
-             const model::GpuDescription& gpu)
+             const model::GpuDescription& gpu, const KnownKernels& known)
       : pid(process),
         command(std::move(command_name)),
         backing(pages),
         memory(process, pages, budget),
         events(process),
-        kernels(gpu) {}
+        kernels(gpu, known) {}
 
   const pid_t pid;
   const std::string command;

@@ -229,16 +229,29 @@ bool GpuMemory::store(std::uint64_t address, std::uint64_t value) {
   return true;
 }
 
-bool GpuMemory::decrement(std::uint64_t address) {
+std::byte* GpuMemory::direct(std::uint64_t address, std::uint64_t bytes) const {
+  const auto run = resolve(address, bytes);
+  return run && run->bytes == bytes ? run->host : nullptr;
+}
+
+bool GpuMemory::is_vram(std::uint64_t address) const {
+  const auto found = mapped_.upper_bound(address);
+  if (found == mapped_.begin()) return false;
+  const Buffer& buffer = buffers_.at(std::prev(found)->second);
+  return buffer.kind == MemoryKind::vram &&
+         address - buffer.gpu_address < buffer.bytes * buffer.copies;
+}
+
+bool GpuMemory::add(std::uint64_t address, std::int64_t addend) {
   const auto run = resolve_word(address);
   if (!run) return false;
   if (run->host == nullptr) {
     const auto value = read_as<std::int64_t>(address);
-    return value && write_as<std::int64_t>(address, *value - 1);
+    return value && write_as<std::int64_t>(address, *value + addend);
   }
   const std::atomic_ref<std::int64_t> value(*reinterpret_cast<std::int64_t*>(run->host));
   // Release: whoever sees the signal's new value sees what the kernel wrote before.
-  value.fetch_sub(1, std::memory_order_release);
+  value.fetch_add(addend, std::memory_order_release);
   return true;
 }
 

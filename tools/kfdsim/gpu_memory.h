@@ -73,9 +73,14 @@ class GpuMemory {
   bool store(std::uint64_t address, std::uint64_t value);
   /// Whether all of a range is mapped.
   [[nodiscard]] bool mapped(std::uint64_t address, std::uint64_t bytes) const;
-  /// Subtracts 1 from a 64-bit value: atomically with respect to the client, except in private
+  /// Where this process sees a range itself; null when it lies in several buffers or in memory that
+  /// only the client maps, or is not mapped.
+  [[nodiscard]] std::byte* direct(std::uint64_t address, std::uint64_t bytes) const;
+  /// Whether the byte at `address` is in the GPU's own memory.
+  [[nodiscard]] bool is_vram(std::uint64_t address) const;
+  /// Adds to a 64-bit value: atomically with respect to the client, except in private
   /// user memory, which this process can only read and write.
-  bool decrement(std::uint64_t address);
+  bool add(std::uint64_t address, std::int64_t addend);
 
  private:
   /// A run of bytes that lies in one buffer.

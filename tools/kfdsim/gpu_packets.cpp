@@ -5,6 +5,8 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
+#include <string>
 #include <type_traits>
 
 #include "tools/kfdsim/gpu.h"
@@ -29,6 +31,11 @@ QueueFault unreachable(std::uint64_t address, std::string_view what) {
   return {true, address, fmt::format("{} at {:#x} is not mapped on the GPU", what, address)};
 }
 
+using Name = std::shared_ptr<const std::string>;
+const Name cache_maintenance_name = std::make_shared<const std::string>("cache maintenance");
+const Name barrier_and_name = std::make_shared<const std::string>("barrier-AND");
+const Name barrier_or_name = std::make_shared<const std::string>("barrier-OR");
+
 bool is_signal(const GpuContext& context, std::uint64_t signal) {
   return signal % alignof(std::uint64_t) == 0 && signal <= address_mask &&
          context.memory.mapped(signal, sizeof(amd_signal_t));
@@ -49,19 +56,18 @@ std::optional<QueueFault> Gpu::prepare(GpuQueue& queue, const AqlPacket& packet,
     if (auto* fault = std::get_if<QueueFault>(&found)) return std::move(*fault);
     auto& kernel = std::get<DispatchedKernel>(found);
     record.is_dispatch = true;
-    record.name = kernel.replay ? "replay kernel" : "unknown kernel";
-    record.unknown_kernel = !kernel.replay;
-    record.mixes = kernel.mixes;
-    record.kernarg_address = dispatch->kernarg_address;
-    record.workgroups = kernel.kernel->shape().workgroups;
+    record.dispatch = *dispatch;
+    record.kernel = std::move(kernel);
+    record.name = record.kernel.name;
+    record.workgroups = record.kernel.kernel->shape().workgroups;
     out.kind = model::PacketKind::dispatch;
-    out.kernel = std::move(kernel.kernel);
+    out.kernel = record.kernel.kernel;
     return std::nullopt;
   }
   out.kind = model::PacketKind::barrier_and;
-  record.name = "cache maintenance";
+  record.name = cache_maintenance_name;
   if (const auto* barrier = std::get_if<BarrierPacket>(&packet.body)) {
-    record.name = barrier->any ? "barrier-OR" : "barrier-AND";
+    record.name = barrier->any ? barrier_or_name : barrier_and_name;
     record.barrier = *barrier;
     if (barrier->any) out.kind = model::PacketKind::barrier_or;
     for (std::size_t i = 0; i < barrier->dependencies.size(); ++i) {
@@ -110,8 +116,9 @@ std::int64_t Gpu::signal_value(model::SignalAddress signal) {
 
 std::optional<QueueFault> Gpu::start_mix(GpuQueue& queue, InFlightPacket& record) {
   const GpuMemory& memory = queue.context.memory;
-  const auto arguments = memory.read_as<replay::MixKernarg>(record.kernarg_address);
-  if (!arguments) return unreachable(record.kernarg_address, "the kernarg segment");
+  const std::uint64_t kernarg = record.dispatch.kernarg_address;
+  const auto arguments = memory.read_as<replay::MixKernarg>(kernarg);
+  if (!arguments) return unreachable(kernarg, "the kernarg segment");
   if (arguments->input_count > replay::MixKernarg::max_inputs) {
     return QueueFault{false, 0,
                       fmt::format("a mixing kernel has {} inputs", arguments->input_count)};
@@ -140,7 +147,7 @@ void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::
   record.mask = queue.mask;
   // A barrier packet keeps its slot while it looks at its signals.
   if (record.is_dispatch) release_slot(queue, packet.cookie);
-  if (!record.mixes) return;
+  if (!record.kernel.mixes) return;
   if (auto bad = start_mix(queue, record)) fault(queue, std::move(*bad));
 }
 
@@ -152,7 +159,9 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
   const InFlightPacket& record = found->second;
   if (!record.is_dispatch) release_slot(queue, packet.cookie);
   GpuMemory& memory = queue.context.memory;
-  if (record.output_address != 0 && !memory.store(record.output_address, record.output)) {
+  if (auto unread = run_shadow(queue, record)) {
+    fault(queue, std::move(*unread));
+  } else if (record.output_address != 0 && !memory.store(record.output_address, record.output)) {
     fault(queue, unreachable(record.output_address, "the output of a mixing kernel"));
   } else if (record.completion_signal != 0) {
     if (auto bad = complete_signal(queue.context, record.completion_signal, start, end)) {
@@ -160,12 +169,29 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
     }
   }
   trace(queue, record, start, end);
-  ++totals_.packets;
+  count(record);
   reset_due_ = injector_.packet_completed(totals_.packets, end);
-  if (record.unknown_kernel) ++totals_.unknown_kernels;
   --packets_in_flight_;
   if (!record.is_dispatch) --barriers_in_flight_;
   queue.in_flight.erase(found);
+}
+
+std::optional<QueueFault> Gpu::run_shadow(GpuQueue& queue, const InFlightPacket& record) {
+  if (record.kernel.shadow == nullptr) return std::nullopt;
+  ShadowLaunch launch(queue.context.memory, record.dispatch);
+  const bool ran = record.kernel.shadow->run(&launch.launch()) == 0;
+  if (ran) launch.commit();
+  if (ran && !launch.unreachable()) return std::nullopt;
+  return unreachable(launch.unreachable().value_or(0),
+                     fmt::format("what kernel {} reads or writes", *record.name));
+}
+
+void Gpu::count(const InFlightPacket& record) {
+  ++totals_.packets;
+  if (!record.is_dispatch) return;
+  if (record.kernel.estimated) ++totals_.estimated_times;
+  if (record.kernel.replay || record.kernel.shadow != nullptr) return;
+  ++totals_.without_effect[*record.name];
 }
 
 std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_t signal,
@@ -174,7 +200,7 @@ std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_
   // Times first: whoever sees the new value may read them.
   if (!memory.store(signal + offsetof(amd_signal_t, start_ts), clock_.ticks(start)) ||
       !memory.store(signal + offsetof(amd_signal_t, end_ts), clock_.ticks(end)) ||
-      !memory.decrement(value_address(signal))) {
+      !memory.add(value_address(signal), -1)) {
     return unreachable(signal, "its completion signal");
   }
   return ring_mailbox(context, signal);
@@ -186,14 +212,14 @@ std::optional<QueueFault> Gpu::ring_mailbox(GpuContext& context, std::uint64_t s
   if (!mailbox || *mailbox == 0) return std::nullopt;
   const auto event = memory.read_as<std::uint32_t>(signal + offsetof(amd_signal_t, event_id));
   if (!event || !memory.store(*mailbox, *event)) return unreachable(*mailbox, "an event mailbox");
-  context.events.interrupt(*event);
+  context.events.interrupt(*event, memory);
   return std::nullopt;
 }
 
 void Gpu::trace(const GpuQueue& queue, const InFlightPacket& packet, model::DeviceTime start,
                 model::DeviceTime end) {
   if (trace_ == nullptr) return;
-  trace_->add({queue.context.pid, queue.context.command, queue.id, packet.name, *packet.mask,
+  trace_->add({queue.context.pid, queue.context.command, queue.id, *packet.name, *packet.mask,
                packet.workgroups, start, end});
 }
 

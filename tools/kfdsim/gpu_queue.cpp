@@ -16,6 +16,11 @@ namespace {
 // What a doorbell reads before its first ring: with this value, one more packet is none.
 constexpr std::uint64_t never_rung = ~0ULL;
 
+// An SDMA queue's doorbell counts bytes.
+constexpr std::uint64_t nothing_written(QueueType type) {
+  return type == QueueType::sdma ? 0 : never_rung;
+}
+
 std::atomic_ref<std::uint64_t> doorbell_of(const GpuContext& context, std::uint32_t index) {
   std::byte* place = context.backing.at(BackingMemory::doorbell_offset + index * 8ULL);
   return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(place));
@@ -24,14 +29,14 @@ std::atomic_ref<std::uint64_t> doorbell_of(const GpuContext& context, std::uint3
 }  // namespace
 
 GpuQueue::GpuQueue(GpuContext& queue_context, std::uint32_t queue_id, std::uint32_t doorbell_index,
-                   bool aql, RingSettings settings)
+                   QueueType queue_type, RingSettings settings)
     : context(queue_context),
       id(queue_id),
       doorbell(doorbell_index),
-      is_aql(aql),
+      type(queue_type),
       ring(settings),
-      last_doorbell_(never_rung) {
-  doorbell_of(context, doorbell).store(never_rung);
+      last_doorbell_(nothing_written(queue_type)) {
+  doorbell_of(context, doorbell).store(nothing_written(queue_type));
 }
 
 std::uint64_t GpuQueue::read_doorbell() const {

@@ -14,30 +14,30 @@
 #include "tools/kfdsim/backing_memory.h"
 #include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_memory.h"
+#include "tools/kfdsim/kernel_cache.h"
+#include "tools/kfdsim/ring_settings.h"
+#include "tools/kfdsim/sdma_queue.h"
 
 namespace eclip::kfdsim {
 
 struct GpuContext;
 
-/// What the client gave in CREATE_QUEUE and may change by UPDATE_QUEUE.
-struct RingSettings {
-  std::uint64_t base = 0;
-  std::uint64_t bytes = 0;
-  std::uint64_t read_pointer = 0;
-  std::uint64_t write_pointer = 0;
-  bool active = false;
+/// What the KFD calls the queue's type.
+enum class QueueType : std::uint8_t {
+  aql,
+  sdma,
+  pm4,  ///< exists, but its packets are never processed
 };
 
 /// A packet between its fetch and its completion.
 struct InFlightPacket {
-  std::string name;
+  std::shared_ptr<const std::string> name;
   std::uint64_t completion_signal = 0;
   std::uint64_t workgroups = 0;
   BarrierPacket barrier;
-  std::uint64_t kernarg_address = 0;
   bool is_dispatch = false;
-  bool mixes = false;
-  bool unknown_kernel = false;
+  DispatchPacket dispatch;           ///< of a dispatch
+  DispatchedKernel kernel;           ///< of a dispatch
   std::uint64_t output_address = 0;  ///< of a mixing kernel, known once it has started
   std::uint64_t output = 0;
   std::shared_ptr<const std::string> mask;  ///< that it started with
@@ -53,7 +53,7 @@ class GpuQueue {
  public:
   static constexpr std::uint32_t doorbell_count = BackingMemory::doorbell_bytes / 8;
 
-  GpuQueue(GpuContext& context, std::uint32_t id, std::uint32_t doorbell, bool is_aql,
+  GpuQueue(GpuContext& context, std::uint32_t id, std::uint32_t doorbell, QueueType type,
            RingSettings ring);
 
   /// The next packet that the client has written and announced; nullopt when there is none. Marks
@@ -62,14 +62,17 @@ class GpuQueue {
   /// Tells the client that the packet at `index` was taken; false when the read pointer is not
   /// mapped.
   bool publish_taken(std::uint64_t index);
+  /// The value of the doorbell: of an SDMA queue, the number of bytes written to its ring so far.
+  [[nodiscard]] std::uint64_t doorbell_value() const { return read_doorbell(); }
   /// Whether the doorbell was rung since the last call.
   bool doorbell_moved();
 
   GpuContext& context;
   const std::uint32_t id;
   const std::uint32_t doorbell;
-  const bool is_aql;
+  const QueueType type;
   RingSettings ring;
+  std::optional<SdmaQueue> sdma;  ///< of a queue of that type
   /// In the model; none for queues that only exist.
   std::optional<model::QueueId> model_id;
   std::shared_ptr<const std::string> mask;

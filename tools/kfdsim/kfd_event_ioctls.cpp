@@ -21,8 +21,10 @@ int set_event_page(KfdCall& call, std::uint64_t handle) {
   const auto id = buffer_of(handle);
   if (!id) return -EINVAL;
   if (!call.context.vm_acquired()) return -ENODEV;
-  if (call.context.memory.find(*id) == nullptr) return -EINVAL;
+  const GpuMemory::Buffer* buffer = call.context.memory.find(*id);
+  if (buffer == nullptr) return -EINVAL;
   call.context.event_page = id;
+  call.context.events.set_page(buffer->gpu_address, call.context.memory);
   return 0;
 }
 

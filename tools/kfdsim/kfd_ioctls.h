@@ -46,6 +46,9 @@ int set_cu_mask(KfdCall& call, kfd_ioctl_set_cu_mask_args& arguments);
 int get_queue_wave_state(KfdCall& call, kfd_ioctl_get_queue_wave_state_args& arguments);
 int alloc_queue_gws(KfdCall& call, kfd_ioctl_alloc_queue_gws_args& arguments);
 
+/// The buffer that a handle names; nullopt when it names none of this GPU.
+std::optional<std::uint32_t> buffer_of(std::uint64_t handle);
+
 int acquire_vm(KfdCall& call, kfd_ioctl_acquire_vm_args& arguments);
 int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments);
 int free_memory(KfdCall& call, kfd_ioctl_free_memory_of_gpu_args& arguments);

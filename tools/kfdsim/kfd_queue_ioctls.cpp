@@ -16,6 +16,17 @@ bool share_is_valid(std::uint32_t percentage, std::uint32_t priority) {
   return percentage <= KFD_MAX_QUEUE_PERCENTAGE && priority <= KFD_MAX_QUEUE_PRIORITY;
 }
 
+QueueType type_of(const kfd_ioctl_create_queue_args& arguments) {
+  switch (arguments.queue_type) {
+    case KFD_IOC_QUEUE_TYPE_COMPUTE_AQL:
+      return QueueType::aql;
+    case KFD_IOC_QUEUE_TYPE_SDMA:
+      return QueueType::sdma;
+    default:
+      return QueueType::pm4;
+  }
+}
+
 /// What the driver calls accessible: below the end of user addresses, mapped or not.
 bool may_be_accessible(std::uint64_t address) {
   constexpr std::uint64_t end_of_user_addresses = 0x7ffffffff000;
@@ -52,11 +63,11 @@ int create_queue(KfdCall& call, kfd_ioctl_create_queue_args& arguments) {
   ring.read_pointer = arguments.read_pointer_address;
   ring.write_pointer = arguments.write_pointer_address;
   ring.active = arguments.queue_percentage > 0 && ring.base != 0;
-  const bool is_aql = arguments.queue_type == KFD_IOC_QUEUE_TYPE_COMPUTE_AQL;
+  const QueueType type = type_of(arguments);
   std::uint32_t id = 0;
-  if (const int error = call.gpu.create_queue(call.context, is_aql, ring, id)) return -error;
+  if (const int error = call.gpu.create_queue(call.context, type, ring, id)) return -error;
   GpuQueue& queue = *call.context.queues.at(id);
-  if (is_aql) queue.hang = call.injector.queue_created(call.client.faults);
+  if (type == QueueType::aql) queue.hang = call.injector.queue_created(call.client.faults);
   arguments.queue_id = id;
   arguments.doorbell_offset = BackingMemory::doorbell_offset + queue.doorbell * 8ULL;
   return 0;
@@ -92,7 +103,7 @@ int get_queue_wave_state(KfdCall& call, kfd_ioctl_get_queue_wave_state_args& arg
   const auto found = call.context.queues.find(arguments.queue_id);
   if (found == call.context.queues.end()) return -EFAULT;
   const GpuQueue& queue = *found->second;
-  if (!queue.is_aql || queue.ring.active) return -EINVAL;
+  if (queue.type != QueueType::aql || queue.ring.active) return -EINVAL;
   // No wave has a state that could have been saved.
   arguments.ctl_stack_used_size = 0;
   arguments.save_area_used_size = 0;

@@ -1,10 +1,15 @@
 // kfdsim: runs a command on a machine with a simulated AMD GPU. See docs/kfdsim.md.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "tools/kfdsim/backing_memory.h"
 #include "tools/kfdsim/command.h"
 #include "tools/kfdsim/fuse_connection.h"
 #include "tools/kfdsim/mount_namespace.h"
@@ -20,17 +25,18 @@ using namespace eclip;
 using namespace eclip::kfdsim;
 
 /// The namespace, and in it the mounted connection.
-Result<FuseConnection> build_machine(const model::GpuDescription& gpu) {
+Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
+                                     std::optional<Mapping> mapping) {
   if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
   // Before /dev changes: what is missing there is to be named as the user knows it.
   auto device = FuseConnection::open_device("/dev/fuse");
   if (!device) return tl::unexpected(device.error());
   if (auto done = replace_dev(); !done) return tl::unexpected(done.error());
-  auto connection = FuseConnection::mount(std::move(*device), fuse_directory);
+  auto connection = FuseConnection::mount(std::move(*device), fuse_directory, mapping);
   if (!connection) return connection;
   const auto kfd = kfd_files(gpu, host_properties());
-  const auto render = render_files(gpu);
-  if (auto done = replace_sys({kfd, render}); !done) return tl::unexpected(done.error());
+  const auto pci_device = pci_device_files(gpu);
+  if (auto done = replace_sys({kfd, pci_device}); !done) return tl::unexpected(done.error());
   auto named = replace_file("/usr/share/libdrm/amdgpu.ids", amdgpu_ids(gpu));
   if (!named) return tl::unexpected(named.error());
   return connection;
@@ -47,14 +53,46 @@ void set_environment() {
   ::setenv("PATH", value.c_str(), 1);
 }
 
+/// Names the most frequent ones.
+std::string kernels_without_effect(const std::map<std::string, std::uint64_t>& dispatches) {
+  constexpr std::size_t named = 3;
+  std::vector<std::pair<std::uint64_t, std::string>> by_count;
+  std::uint64_t total = 0;
+  for (const auto& [name, count] : dispatches) {
+    by_count.emplace_back(count, name);
+    total += count;
+  }
+  std::sort(by_count.rbegin(), by_count.rend());
+  std::string names;
+  for (std::size_t i = 0; i < by_count.size() && i < named; ++i) {
+    names += fmt::format("{}{} of {}", i == 0 ? "" : ", ", by_count[i].first, by_count[i].second);
+  }
+  if (by_count.size() > named) names += fmt::format(", and {} more", by_count.size() - named);
+  return fmt::format("{} dispatches of kernels without a shadow computed nothing (--shadow): {}",
+                     total, names);
+}
+
 void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
   report(fmt::format("simulated {}: {:.6f} s of device time, {} packets, {:.3f} J, {} KFD ioctls",
                      gpu.name, summary.device_seconds, summary.packets, summary.energy_joules,
                      summary.ioctls));
-  if (summary.unknown_kernels != 0) {
-    report(fmt::format("{} dispatches of unknown kernels had no effect", summary.unknown_kernels));
+  if (!summary.without_effect.empty()) report(kernels_without_effect(summary.without_effect));
+  if (summary.estimated_times != 0) {
+    report(fmt::format("{} dispatches took an estimated time, not a measured one (--profile)",
+                       summary.estimated_times));
   }
   if (!summary.faults.empty()) report(summary.faults);
+}
+
+Result<KnownKernels> known_kernels(const Options& options) {
+  KnownKernels known;
+  for (const auto& library : options.shadows) {
+    if (auto loaded = known.shadows.load(library); !loaded) return tl::unexpected(loaded.error());
+  }
+  for (const auto& profile : options.profiles) {
+    if (auto loaded = known.times.load(profile); !loaded) return tl::unexpected(loaded.error());
+  }
+  return known;
 }
 
 Result<int> run(const Options& options) {
@@ -63,18 +101,21 @@ Result<int> run(const Options& options) {
   }
   auto gpu = find_gpu(options.gpu, data_directories(options.data));
   if (!gpu) return tl::unexpected(gpu.error());
+  auto known = known_kernels(options);
+  if (!known) return tl::unexpected(known.error());
   std::optional<TraceWriter> trace;
   if (options.trace) {
     auto created = TraceWriter::create(*options.trace, gpu->name);
     if (!created) return tl::unexpected(created.error());
     trace.emplace(std::move(*created));
   }
-  auto connection = build_machine(*gpu);
+  auto connection = build_machine(*gpu, options.mapping);
   if (!connection) return tl::unexpected(connection.error());
 
+  if (connection->mapping() == Mapping::page_cache) survive_lost_pages();
   block_command_signals();
-  Simulator simulator(std::move(*connection), *gpu, options.time_scale, trace ? &*trace : nullptr,
-                      FaultInjector(options.faults, options.seed));
+  Simulator simulator(std::move(*connection), *gpu, options.time_scale, std::move(*known),
+                      trace ? &*trace : nullptr, FaultInjector(options.faults, options.seed));
   if (auto started = simulator.start(); !started) return tl::unexpected(started.error());
   set_environment();
   auto status = run_command(options.command);

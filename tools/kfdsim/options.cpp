@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <string_view>
 #include <system_error>
@@ -19,10 +20,12 @@ namespace fs = std::filesystem;
 
 constexpr const char* description =
     "Runs COMMAND on a machine with a simulated AMD GPU: the unmodified libhsakmt (and what is "
-    "above "
-    "it) finds /dev/kfd, the topology and a render node. Needs root and Linux 6.9 or later. "
-    "Nothing "
-    "outside COMMAND and its children sees the GPU. All figures are simulated.";
+    "above it) finds /dev/kfd, the topology and a render node. Needs /dev/fuse, and root or user "
+    "namespaces. Nothing outside COMMAND and its children sees the GPU. All figures are simulated.";
+
+const std::map<std::string, std::optional<Mapping>> mappings{{"auto", std::nullopt},
+                                                             {"passthrough", Mapping::passthrough},
+                                                             {"page-cache", Mapping::page_cache}};
 
 }  // namespace
 
@@ -44,8 +47,24 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
          "for each packet that waits for the host) weighs a tenth. Any factor above 0; the "
          "GPU's clock counter, power and energy are in device time")
       ->capture_default_str();
+  std::string mapping = "auto";
+  run->add_option(
+         "--mapping", mapping,
+         "How COMMAND and the simulated GPU share memory: by FUSE passthrough (fast; needs "
+         "root and Linux 6.9), by the page-cache (any user, any kernel), or the better one "
+         "that works")
+      ->check(CLI::IsMember(mappings))
+      ->capture_default_str();
   run->add_option("--trace", options.trace,
                   "Write a Chrome/Perfetto trace of all packets (ui.perfetto.dev opens it)");
+  run->add_option("--shadow", options.shadows,
+                  "Shared library of host functions that compute what kernels compute, by symbol "
+                  "name (shadow_kernel.h); may be repeated")
+      ->allow_extra_args(false);
+  run->add_option("--profile", options.profiles,
+                  "Profile (eclip.profile/1) whose kernels, by name and launch size, take their "
+                  "measured times; may be repeated")
+      ->allow_extra_args(false);
   run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
   run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
   std::vector<std::string> faults;
@@ -74,6 +93,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
     const int status = app.exit(error);
     return {std::nullopt, status == 0 ? 0 : exit_own_failure};
   }
+  options.mapping = mappings.at(mapping);
   for (const std::string& text : faults) options.faults.push_back(*parse_fault_spec(text));
   if (separator != end) options.command.assign(separator + 1, end);
   if (options.command.empty()) {

@@ -82,12 +82,12 @@ MemoryBudget memory_of(const model::GpuDescription& gpu, const FaultInjector& in
 }  // namespace
 
 Simulator::Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-                     TraceWriter* trace, FaultInjector injector)
+                     KnownKernels known, TraceWriter* trace, FaultInjector injector)
     : connection_(std::move(connection)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       injector_(std::move(injector)),
-      gpu_(std::move(gpu), time_scale, trace, injector_),
+      gpu_(std::move(gpu), time_scale, std::move(known), trace, injector_),
       clients_(connection_, gpu_, memory_of(gpu_.description(), injector_), epoll_.get()),
       files_(connection_, clients_, gpu_, injector_) {}
 
@@ -123,7 +123,8 @@ Summary Simulator::stop() {
   Summary summary;
   summary.device_seconds = std::chrono::duration<double>(gpu_.clock().now()).count();
   summary.packets = gpu_.totals().packets;
-  summary.unknown_kernels = gpu_.totals().unknown_kernels;
+  summary.without_effect = gpu_.totals().without_effect;
+  summary.estimated_times = gpu_.totals().estimated_times;
   summary.ioctls = clients_.ioctls_served();
   summary.energy_joules = gpu_.energy_joules();
   summary.faults = injector_.summary();

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -20,7 +21,8 @@ namespace eclip::kfdsim {
 struct Summary {
   double device_seconds = 0;
   std::uint64_t packets = 0;
-  std::uint64_t unknown_kernels = 0;
+  std::map<std::string, std::uint64_t> without_effect;  ///< dispatches by kernel
+  std::uint64_t estimated_times = 0;
   std::uint64_t ioctls = 0;
   double energy_joules = 0;
   std::string faults;  ///< that were injected; "" when none was asked for
@@ -30,7 +32,7 @@ struct Summary {
 class Simulator {
  public:
   Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-            TraceWriter* trace, FaultInjector injector);
+            KnownKernels known, TraceWriter* trace, FaultInjector injector);
   ~Simulator();
   Simulator(const Simulator&) = delete;
   Simulator& operator=(const Simulator&) = delete;

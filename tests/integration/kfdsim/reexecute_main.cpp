@@ -1,13 +1,20 @@
 // Runs the program's tests inside `kfdsim run`: the process replaces itself once. Where kfdsim
 // cannot run, the tests run outside, and their fixture skips them with the reason.
+// ECLIP_KFDSIM_MAPPING is kfdsim's --mapping.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "tests/integration/kfdsim/kfdsim_refusal.h"
+
+// The test program's own options of kfdsim: string literals with commas between.
+#ifndef KFDSIM_OPTIONS
+#define KFDSIM_OPTIONS "--gpu", "mi50"
+#endif
 
 namespace {
 
@@ -29,9 +36,12 @@ int main(int argc, char** argv) {
       return RUN_ALL_TESTS();
     }
     ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
-    std::vector<char*> arguments{const_cast<char*>(KFDSIM_PROGRAM), const_cast<char*>("run"),
-                                 const_cast<char*>("--gpu"), const_cast<char*>("mi50"),
-                                 const_cast<char*>("--")};
+    const std::string mapping = eclip::test::kfdsim_mapping();
+    std::vector<char*> arguments;
+    for (const char* own :
+         {KFDSIM_PROGRAM, "run", KFDSIM_OPTIONS, "--mapping", mapping.c_str(), "--"}) {
+      arguments.push_back(const_cast<char*>(own));
+    }
     arguments.insert(arguments.end(), argv, argv + argc + 1);
     ::execv(arguments[0], arguments.data());
     std::perror(KFDSIM_PROGRAM);

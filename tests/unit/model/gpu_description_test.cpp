@@ -108,7 +108,7 @@ TEST_F(GpuDescriptionErrors, AnyMissingKeyIsNamed) {
     EXPECT_THAT(message_after(whole, ""), HasSubstr(named + "is missing"));
     EXPECT_THAT(message_after(whole, of_wrong_type), HasSubstr(named + "must be"));
   }
-  EXPECT_EQ(keys, 25U);
+  EXPECT_EQ(keys, 28U);
 }
 
 TEST_F(GpuDescriptionErrors, ValuesOutOfRange) {
