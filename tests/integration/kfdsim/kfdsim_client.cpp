@@ -190,10 +190,10 @@ int main(int argc, char** argv) {
   if (command == "memory-fault") return memory_fault(argument);
   if (command == "hostile") return hostile_client(std::stoi(argument));
   if (const int status = injection_client(command, argument); status != 2) return status;
-  std::fprintf(
-      stderr,
-      "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | measure | peek-kfd OFFSET | "
-      "peek-render OFFSET | memory-fault KIND | hostile SOCKET, or a command of "
-      "injection_client.h\n");
+  std::fprintf(stderr,
+               "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | measure | "
+               "peek-kfd OFFSET | "
+               "peek-render OFFSET | memory-fault KIND | hostile SOCKET, or a command of "
+               "injection_client.h\n");
   return 2;
 }

@@ -114,9 +114,10 @@ TEST_F(KfdsimInjection, WhichQueuesHangIsTheSeeds) {
 }
 
 TEST_F(KfdsimInjection, AStalledProcessorStartsNothing) {
-  const auto outcome = run({"--fault", "stall-processor,at=0s,for=400ms"}, "$C start");
-  ASSERT_EQ(outcome.lines.size(), 1U) << outcome.said;
-  EXPECT_GE(std::stol(outcome.lines[0]), 400'000);
+  const auto outcome =
+      run({"--fault", "stall-processor,at=0s,for=400ms"}, "$C start & $C sdma-start; wait");
+  ASSERT_EQ(outcome.lines.size(), 2U) << outcome.said;
+  for (const std::string& start : outcome.lines) EXPECT_GE(std::stol(start), 400'000);
   EXPECT_THAT(outcome.said, HasSubstr("1 x stall-processor"));
 }
 
