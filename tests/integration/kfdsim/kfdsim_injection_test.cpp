@@ -23,7 +23,7 @@ struct Outcome {
 
 /// Runs a shell script, in which $C is kfdsim_client, below kfdsim with the given options.
 Outcome run(const std::vector<std::string>& options, const std::string& script) {
-  std::vector<std::string> command{KFDSIM_PROGRAM, "run"};
+  std::vector<std::string> command{KFDSIM_PROGRAM, "run", "--mapping", kfdsim_mapping()};
   command.insert(command.end(), options.begin(), options.end());
   for (const char* part : {"--", "/bin/sh", "-c"}) command.emplace_back(part);
   command.push_back("C=" KFDSIM_CLIENT "; " + script);
