@@ -3,7 +3,9 @@
 #include <hsakmt.h>
 
 #include <array>
+#include <cstdio>
 #include <string>
+#include <utility>
 
 namespace eclip::daemon {
 namespace {
@@ -28,12 +30,21 @@ bool is_set(HsaEvent* event) {
 
 }  // namespace
 
+struct GpuWatch::Events {
+  HsaEvent* stop = nullptr;
+  HsaEvent* memory_fault = nullptr;
+  HsaEvent* reset = nullptr;
+};
+
+GpuWatch::GpuWatch(std::function<void(Error)> failed)
+    : failed_(std::move(failed)), events_(std::make_unique<Events>()) {}
+
 Result<std::unique_ptr<GpuWatch>> GpuWatch::start(std::uint32_t node,
                                                   std::function<void(Error)> failed) {
   std::unique_ptr<GpuWatch> watch(new GpuWatch(std::move(failed)));
-  for (const auto& [event, type] : {std::pair{&watch->stop_, HSA_EVENTTYPE_SIGNAL},
-                                    {&watch->memory_fault_, HSA_EVENTTYPE_MEMORY},
-                                    {&watch->reset_, HSA_EVENTTYPE_HW_EXCEPTION}}) {
+  for (const auto& [event, type] : {std::pair{&watch->events_->stop, HSA_EVENTTYPE_SIGNAL},
+                                    {&watch->events_->memory_fault, HSA_EVENTTYPE_MEMORY},
+                                    {&watch->events_->reset, HSA_EVENTTYPE_HW_EXCEPTION}}) {
     auto created = create_event(node, type);
     if (!created) return tl::unexpected(created.error());
     *event = *created;
@@ -45,15 +56,15 @@ Result<std::unique_ptr<GpuWatch>> GpuWatch::start(std::uint32_t node,
 GpuWatch::~GpuWatch() {
   stopping_.store(true);
   if (thread_.joinable()) {
-    hsaKmtSetEvent(stop_);
+    hsaKmtSetEvent(events_->stop);
     thread_.join();
   }
-  for (HsaEvent* event : {stop_, memory_fault_, reset_})
+  for (HsaEvent* event : {events_->stop, events_->memory_fault, events_->reset})
     if (event != nullptr) hsaKmtDestroyEvent(event);
 }
 
 void GpuWatch::wait() {
-  std::array<HsaEvent*, 3> events{stop_, memory_fault_, reset_};
+  std::array<HsaEvent*, 3> events{events_->stop, events_->memory_fault, events_->reset};
   const auto status =
       hsaKmtWaitOnMultipleEvents(events.data(), events.size(), false, HSA_EVENTTIMEOUT_INFINITE);
   if (stopping_.load()) return;
@@ -63,11 +74,11 @@ void GpuWatch::wait() {
   if (status != HSAKMT_STATUS_SUCCESS) {
     what =
         "the driver no longer tells of failures (libhsakmt status " + std::to_string(status) + ")";
-  } else if (is_set(memory_fault_)) {
+  } else if (is_set(events_->memory_fault)) {
     std::array<char, 32> address{};
     std::snprintf(address.data(), address.size(), "%#llx",
                   static_cast<unsigned long long>(
-                      memory_fault_->EventData.EventData.MemoryAccessFault.VirtualAddress));
+                      events_->memory_fault->EventData.EventData.MemoryAccessFault.VirtualAddress));
     what = std::string("a worker's kernel reached for memory at ") + address.data() +
            " that is not mapped on the GPU";
   }

@@ -9,8 +9,6 @@
 
 #include "ipc/result.h"
 
-struct _HsaEvent;
-
 namespace eclip::daemon {
 
 /// One blocked system call; no polling. The KFD must be open while it lives.
@@ -25,14 +23,13 @@ class GpuWatch {
   GpuWatch& operator=(const GpuWatch&) = delete;
 
  private:
-  explicit GpuWatch(std::function<void(Error)> failed) : failed_(std::move(failed)) {}
+  struct Events;
+  explicit GpuWatch(std::function<void(Error)> failed);
   void wait();
 
   std::function<void(Error)> failed_;
   std::atomic<bool> stopping_ = false;
-  _HsaEvent* stop_ = nullptr;
-  _HsaEvent* memory_fault_ = nullptr;
-  _HsaEvent* reset_ = nullptr;
+  std::unique_ptr<Events> events_;
   std::thread thread_;
 };
 

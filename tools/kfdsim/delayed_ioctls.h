@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <vector>
@@ -29,6 +30,16 @@ class DelayedIoctls {
   [[nodiscard]] std::optional<Time> next() const {
     if (held_.empty()) return std::nullopt;
     return held_.begin()->first;
+  }
+  /// Takes the one with this id, due or not; nullopt when it is not held.
+  std::optional<Held> take(std::uint64_t unique) {
+    for (auto place = held_.begin(); place != held_.end(); ++place) {
+      if (place->second.header.unique != unique) continue;
+      Held found = std::move(place->second);
+      held_.erase(place);
+      return found;
+    }
+    return std::nullopt;
   }
   /// Takes the next one that is due.
   std::optional<Held> take_due(Time now) {

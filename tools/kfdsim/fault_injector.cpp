@@ -26,7 +26,10 @@ FaultInjector::FaultInjector(std::vector<FaultSpec> faults, std::uint64_t seed)
     if (const auto* stall = std::get_if<StallFault>(&faults_[i].fault)) {
       due_.push_back({{stall->at, stall->duration, false}, i});
     } else if (const auto* reset = std::get_if<ResetFault>(&faults_[i].fault)) {
-      if (reset->at) due_.push_back({{*reset->at, reset->duration, true}, i});
+      if (reset->at)
+        due_.push_back({{*reset->at, reset->duration, true}, i});
+      else
+        counted_.push_back(i);
     }
   }
   std::stable_sort(due_.begin(), due_.end(),
@@ -98,11 +101,12 @@ std::optional<FaultInjector::Timed> FaultInjector::take_due(DeviceTime now) {
 
 std::optional<FaultInjector::Timed> FaultInjector::packet_completed(std::uint64_t packets,
                                                                     DeviceTime now) {
-  for (std::size_t i = 0; i < faults_.size(); ++i) {
-    const auto* fault = std::get_if<ResetFault>(&faults_[i].fault);
-    if (fault == nullptr || fault->after_packets != packets) continue;
-    count(i);
-    return Timed{now, fault->duration, true};
+  for (auto place = counted_.begin(); place != counted_.end(); ++place) {
+    const auto& reset = std::get<ResetFault>(faults_[*place].fault);
+    if (packets < *reset.after_packets) continue;
+    count(*place);
+    counted_.erase(place);
+    return Timed{now, reset.duration, true};
   }
   return std::nullopt;
 }

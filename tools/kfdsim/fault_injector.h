@@ -54,7 +54,8 @@ class FaultInjector {
   [[nodiscard]] std::optional<DeviceTime> next_due() const;
   /// Takes the next fault that is due at `now`, if one is.
   std::optional<Timed> take_due(DeviceTime now);
-  /// After the GPU has completed its `packets`th packet: a reset that is due then.
+  /// When the GPU has completed so many packets: a reset that is due by now, if one is. Each
+  /// happens once.
   std::optional<Timed> packet_completed(std::uint64_t packets, DeviceTime now);
 
   /// A fault happened that another than this class has carried out.
@@ -74,6 +75,7 @@ class FaultInjector {
   std::uint64_t seed_;
   std::vector<std::uint64_t> happened_;  // by fault
   std::vector<Entry> due_;               // by time, the latest first
+  std::vector<std::size_t> counted_;     // resets that wait for a number of packets
 };
 
 }  // namespace eclip::kfdsim

@@ -55,7 +55,7 @@ void FileServer::handle(const FuseRequest& request) {
     case FUSE_IOCTL:
       return ioctl(request);
     case FUSE_INTERRUPT:
-      return clients_.interrupt(request.as<fuse_interrupt_in>().unique);
+      return interrupt(request.as<fuse_interrupt_in>().unique);
     case FUSE_STATFS:
       return connection_.reply_object(request.header.unique, fuse_statfs_out{});
     case FUSE_FORGET:
@@ -199,6 +199,12 @@ void FileServer::ioctl(const FuseRequest& request) {
   if (outcome.delay.count() == 0) return carry_out_ioctl(request, outcome.error);
   const DeviceClock& clock = gpu_.clock();
   delayed_.hold(request, outcome.error, clock.wall(clock.now() + outcome.delay));
+}
+
+void FileServer::interrupt(std::uint64_t unique) {
+  // A signal, which may be the end of the process, cuts an injected delay short.
+  if (const auto held = delayed_.take(unique)) return carry_out_ioctl(held->request(), held->error);
+  clients_.interrupt(unique);
 }
 
 std::optional<DelayedIoctls::Time> FileServer::run_delayed() {

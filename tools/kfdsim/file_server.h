@@ -42,6 +42,7 @@ class FileServer {
   void read_directory(const FuseRequest& request);
   void release(const FuseRequest& request);
   void ioctl(const FuseRequest& request);
+  void interrupt(std::uint64_t unique);
   /// Answers, with `error` unless it is 0.
   void carry_out_ioctl(const FuseRequest& request, int error);
   int run_ioctl(const FuseRequest& request, OpenFile& file, std::uint8_t number,

@@ -47,6 +47,15 @@ void Gpu::detach(GpuContext& context) {
   contexts_[context.address_space] = nullptr;
 }
 
+std::size_t Gpu::sdma_queues() const {
+  std::size_t count = 0;
+  for (const GpuContext* context : contexts_) {
+    if (context == nullptr) continue;
+    for (const auto& [id, queue] : context->queues) count += queue->sdma ? 1 : 0;
+  }
+  return count;
+}
+
 int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& ring,
                       std::uint32_t& id) {
   if (context.queues.size() >= queues_per_process) return ENOSPC;
@@ -58,6 +67,9 @@ int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& r
         context.memory.mapped(ring.read_pointer, sizeof(std::uint64_t)) &&
         context.memory.mapped(ring.write_pointer, sizeof(std::uint64_t));
     if (!reachable) return EINVAL;
+  }
+  if (type == QueueType::sdma && sdma_queues() >= copy_engines_.size() * queues_per_copy_engine) {
+    return ENOMEM;
   }
   id = 0;
   while (context.queues.contains(id)) ++id;
@@ -164,6 +176,11 @@ PollOutcome Gpu::poll() {
 }
 
 bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
+  if (reset_due_) return false;
+  if (now < stalled_until_) {
+    outcome.look_again(clock_.wall(stalled_until_));
+    return false;
+  }
   bool busy = false;
   for (GpuContext* context : contexts_) {
     if (context == nullptr) continue;
@@ -177,6 +194,7 @@ bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
                          0, move.start, move.end});
           });
       totals_.packets += progress.packets;
+      if (!reset_due_) reset_due_ = injector_.packet_completed(totals_.packets, now);
       if (progress.fault) fault(copying, std::move(*progress.fault));
       busy = busy || copying.sdma->busy();
       if (const auto next = copying.sdma->next_event()) outcome.look_again(clock_.wall(*next));

@@ -50,6 +50,9 @@ class Gpu final : private model::Host {
   /// KFD's limit on the queues of one process and device.
   static constexpr std::size_t queues_per_process = 127;
 
+  /// The hardware's; the driver never shares an SDMA engine's slots.
+  static constexpr std::size_t queues_per_copy_engine = 8;
+
   Gpu(model::GpuDescription description, double time_scale, KnownKernels known, TraceWriter* trace,
       FaultInjector& injector);
 
@@ -92,6 +95,8 @@ class Gpu final : private model::Host {
   void submit(GpuQueue& queue, const FetchedPacket& fetched, model::DeviceTime now);
   std::optional<QueueFault> prepare(GpuQueue& queue, const AqlPacket& packet,
                                     InFlightPacket& record, model::Packet& out);
+  /// Of all processes.
+  [[nodiscard]] std::size_t sdma_queues() const;
   bool run_copies(model::DeviceTime now, PollOutcome& outcome);
   std::optional<QueueFault> run_shadow(GpuQueue& queue, const InFlightPacket& record);
   void count(const InFlightPacket& record);
@@ -139,6 +144,7 @@ class Gpu final : private model::Host {
   /// Caused by a packet's completion; from then on nothing completes, until it is carried out.
   std::optional<FaultInjector::Timed> reset_due_;
   model::DeviceTime reset_until_{};
+  model::DeviceTime stalled_until_{};
 };
 
 }  // namespace eclip::kfdsim

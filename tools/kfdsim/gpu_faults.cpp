@@ -67,7 +67,10 @@ void Gpu::pass_to(model::DeviceTime now) {
 
 void Gpu::inject(const FaultInjector::Timed& fault) {
   const model::DeviceTime until = fault.at + fault.duration;
-  if (!fault.resets) return device_.stall(until);
+  if (!fault.resets) {
+    stalled_until_ = std::max(stalled_until_, until);
+    return device_.stall_processors(until);
+  }
   reset_until_ = std::max(reset_until_, until);
   reset();
 }

@@ -77,7 +77,7 @@ Properties gpu_properties(const model::GpuDescription& gpu) {
           {"hive_id", 0},
           {"num_sdma_engines", 2},
           {"num_sdma_xgmi_engines", 0},
-          {"num_sdma_queues_per_engine", 8},
+          {"num_sdma_queues_per_engine", Gpu::queues_per_copy_engine},
           {"num_cp_queues", topology.num_cp_queues},
           {"max_engine_clk_fcompute", topology.max_clock_mhz},
           {"local_mem_size", 0},

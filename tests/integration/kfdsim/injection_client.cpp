@@ -90,6 +90,31 @@ int start_time() {
   return EXIT_SUCCESS;
 }
 
+/// As start_time, of a timestamp packet in an SDMA queue.
+int sdma_time() {
+  constexpr std::uint64_t ticks_per_us = 25;
+  constexpr std::uint32_t global_timestamp = 2U << 8 | 13;
+  const GpuBuffer ring(GpuBuffer::Kind::system, 4096);
+  const GpuBuffer result(GpuBuffer::Kind::system, 4096);
+  HsaQueueResource queue{};
+  if (hsaKmtCreateQueue(gpu_node(), HSA_QUEUE_SDMA, 100, HSA_QUEUE_PRIORITY_NORMAL, ring.cpu(),
+                        4096, nullptr, &queue) != HSAKMT_STATUS_SUCCESS) {
+    return EXIT_FAILURE;
+  }
+  auto* words = ring.as<std::uint32_t>();
+  words[0] = global_timestamp;
+  words[1] = static_cast<std::uint32_t>(result.gpu());
+  words[2] = static_cast<std::uint32_t>(result.gpu() >> 32);
+  __atomic_store_n(queue.Queue_DoorBell_aql, 3 * sizeof(std::uint32_t), __ATOMIC_RELEASE);
+  const auto* ticks = result.as<std::uint64_t>();
+  if (!eventually([&] { return __atomic_load_n(ticks, __ATOMIC_ACQUIRE) != 0; })) {
+    return EXIT_FAILURE;
+  }
+  say(std::to_string(*ticks / ticks_per_us));
+  hsaKmtDestroyQueue(queue.QueueId);
+  return EXIT_SUCCESS;
+}
+
 int allocate(const std::string& argument) {
   const HSAuint32 node = gpu_node();
   const std::size_t hyphen = argument.find('-');
@@ -160,6 +185,7 @@ int injection_client(const std::string& command, const std::string& argument) {
   if (command == "queues") return queues(std::stoi(argument));
   if (command == "progress") return progress(std::stoi(argument));
   if (command == "start") return start_time();
+  if (command == "sdma-start") return sdma_time();
   if (command == "allocate") return allocate(argument);
   if (command == "await-reset") return await_reset();
   return 2;

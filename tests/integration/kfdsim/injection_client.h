@@ -11,6 +11,7 @@ namespace eclip::test {
 ///   queues N          N queues with one packet each: a letter for each, '.' or 'h' when it hangs
 ///   progress N        N packets in each of two queues: how many are left when the second is done
 ///   start             when a packet started, in us of device time since kfdsim's start
+///   sdma-start        the same of an SDMA queue
 ///   allocate KIND-MIB "ok" or "refused" for so much memory of kind vram or system
 ///   await-reset       says what a GPU reset does to it
 int injection_client(const std::string& command, const std::string& argument);

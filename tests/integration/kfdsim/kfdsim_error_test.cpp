@@ -97,6 +97,27 @@ TEST_F(KfdsimError, SdmaQueuesExistOnly) {
   EXPECT_EQ(hsaKmtDestroyQueue(resource.QueueId), HSAKMT_STATUS_SUCCESS);
 }
 
+TEST_F(KfdsimError, SdmaQueuesAreNotShared) {
+  constexpr int hardware_has = 16;
+  const GpuBuffer memory(GpuBuffer::Kind::system, 8192);
+  kfd_ioctl_create_queue_args arguments{};
+  arguments.gpu_id = gpu_id;
+  arguments.queue_type = KFD_IOC_QUEUE_TYPE_SDMA;
+  arguments.ring_base_address = memory.gpu();
+  arguments.ring_size = 4096;
+  arguments.read_pointer_address = memory.gpu() + 4096;
+  arguments.write_pointer_address = memory.gpu() + 4096 + 64;
+  std::vector<std::uint32_t> ids;
+  int error = 0;
+  while ((error = call(AMDKFD_IOC_CREATE_QUEUE, arguments)) == 0) ids.push_back(arguments.queue_id);
+  EXPECT_EQ(error, ENOMEM);
+  EXPECT_EQ(ids.size(), hardware_has);
+  for (const std::uint32_t id : ids) {
+    kfd_ioctl_destroy_queue_args destroy{id, 0};
+    EXPECT_EQ(call(AMDKFD_IOC_DESTROY_QUEUE, destroy), 0);
+  }
+}
+
 TEST_F(KfdsimError, Memory) {
   kfd_ioctl_alloc_memory_of_gpu_args allocate{};
   allocate.gpu_id = gpu_id;

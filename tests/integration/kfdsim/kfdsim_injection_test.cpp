@@ -23,7 +23,7 @@ struct Outcome {
 
 /// Runs a shell script, in which $C is kfdsim_client, below kfdsim with the given options.
 Outcome run(const std::vector<std::string>& options, const std::string& script) {
-  std::vector<std::string> command{KFDSIM_PROGRAM, "run"};
+  std::vector<std::string> command{KFDSIM_PROGRAM, "run", "--mapping", kfdsim_mapping()};
   command.insert(command.end(), options.begin(), options.end());
   for (const char* part : {"--", "/bin/sh", "-c"}) command.emplace_back(part);
   command.push_back("C=" KFDSIM_CLIENT "; " + script);
@@ -86,6 +86,14 @@ TEST_F(KfdsimInjection, ADelayedIoctlHoldsUpNobodyElse) {
   EXPECT_EQ(outcome.lines, (std::vector<std::string>{"worked", "x.", "late"}));
 }
 
+TEST_F(KfdsimInjection, AProcessInADelayedIoctlCanBeKilled) {
+  // 16 is the number of ioctl(2).
+  const auto outcome = run({"--fault", "ioctl:get_clock_counters,delay=1000s"},
+                           "$C ioctls 1 & p=$!; until grep -q '^16 ' /proc/$p/syscall; do :; done; "
+                           "kill -KILL $p; wait $p; echo $?");
+  EXPECT_EQ(outcome.lines, std::vector<std::string>{"137"});
+}
+
 TEST_F(KfdsimInjection, AQueueHangsAfterItsPackets) {
   const auto outcome = run({"--fault", "hang-queue,queue=1,after=3"}, "$C progress 5");
   EXPECT_EQ(outcome.status, 0) << outcome.said;
@@ -106,9 +114,10 @@ TEST_F(KfdsimInjection, WhichQueuesHangIsTheSeeds) {
 }
 
 TEST_F(KfdsimInjection, AStalledProcessorStartsNothing) {
-  const auto outcome = run({"--fault", "stall-processor,at=0s,for=400ms"}, "$C start");
-  ASSERT_EQ(outcome.lines.size(), 1U) << outcome.said;
-  EXPECT_GE(std::stol(outcome.lines[0]), 400'000);
+  const auto outcome =
+      run({"--fault", "stall-processor,at=0s,for=400ms"}, "$C start & $C sdma-start; wait");
+  ASSERT_EQ(outcome.lines.size(), 2U) << outcome.said;
+  for (const std::string& start : outcome.lines) EXPECT_GE(std::stol(start), 400'000);
   EXPECT_THAT(outcome.said, HasSubstr("1 x stall-processor"));
 }
 

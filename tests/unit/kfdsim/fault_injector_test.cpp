@@ -136,6 +136,8 @@ TEST(FaultInjector, TimedFaultsComeInOrder) {
   const auto counted = injector.packet_completed(5, 12s);
   ASSERT_TRUE(counted);
   EXPECT_EQ(counted->at, 12s);
+  EXPECT_FALSE(injector.packet_completed(5, 13s)) << "once";
+  EXPECT_TRUE(injector_of({"reset,after=5"}).packet_completed(9, 1s)) << "several at once";
 }
 
 TEST(FaultInjector, SummaryCounts) {

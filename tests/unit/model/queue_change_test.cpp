@@ -107,7 +107,7 @@ TEST_F(QueueChange, AStallHoldsPacketsBackAndLetsKernelsGoOn) {
   device.submit(one, dispatch(1, scaling_kernel(200, 2)), us(0));
   device.submit(one, dispatch(2, scaling_kernel(20, 2)), us(0));
   device.advance(us(50));
-  device.stall(us(300));
+  device.stall_processors(us(300));
   device.submit(other, dispatch(3, scaling_kernel(20, 2)), us(60));
   EXPECT_EQ(device.next_event(), us(100));
   device.advance(us(200));
@@ -124,7 +124,7 @@ TEST_F(QueueChange, AStallHoldsBarrierPacketsBackToo) {
   const QueueId only = queue("0-3");
   host.signals[64] = 1;
   device.submit(only, barrier(PacketKind::barrier_and, 1, {64}), us(0));
-  device.stall(us(50));
+  device.stall_processors(us(50));
   host.signals[64] = 0;
   device.signals_changed(us(10));
   device.advance(us(40));
