@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "daemon/model/device.h"
+#include "daemon/model/queue_change.h"
 #include "tools/kfdsim/device_clock.h"
 #include "tools/kfdsim/gpu_context.h"
 #include "tools/kfdsim/trace_writer.h"
@@ -55,6 +56,10 @@ class Gpu final : private model::Host {
                    bool active);
   int set_cu_mask(GpuContext& context, std::uint32_t id, std::span<const std::uint32_t> words);
 
+  /// When the stall is over that the last of these has caused, once; nullopt when it caused none.
+  /// Its ioctl returns then.
+  std::optional<DeviceClock::Wall::time_point> take_stall();
+
   /// Lets device time pass up to now: takes new packets, completes what is due.
   PollOutcome poll();
   [[nodiscard]] double energy_joules() const { return device_.energy_joules(); }
@@ -83,9 +88,13 @@ class Gpu final : private model::Host {
   void stop_faulted();
   void forget_model_queue(GpuQueue& queue);
   void remove(GpuQueue& queue);
+  /// The driver takes all queues off the GPU and puts them back.
+  void stall_all_queues();
 
   DeviceClock clock_;
   model::Device device_;
+  model::QueueChangeStalls stalls_;
+  std::optional<DeviceClock::Wall::time_point> stall_end_;
   TraceWriter* trace_;
   std::vector<GpuContext*> contexts_;  // by address space; null where free
   std::unordered_map<std::uint32_t, GpuQueue*> by_model_id_;
