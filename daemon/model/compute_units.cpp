@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "daemon/model/packet_queue.h"
+
 namespace eclip::model {
 namespace {
 
@@ -13,14 +15,22 @@ constexpr double no_cus = 1e-6;
 
 }  // namespace
 
-void ComputeUnits::arrive(QueueId queue, Packet packet, CuGroups::MaskSlot mask) {
-  groups_.acquire(mask);
-  Residency kernel{.queue = queue, .packet = std::move(packet), .mask = mask};
-  kernel.occupancy = occupancy_of(*kernel.packet.kernel, groups_.cus_in(mask), gpu_);
+void ComputeUnits::arrive(QueueId queue, PacketQueue& owner, Packet packet) {
+  groups_.acquire(owner.mask);
+  Residency& kernel = kernels_.emplace_back();
+  kernel.queue = queue;
+  kernel.owner = &owner;
+  kernel.packet = std::move(packet);
+  kernel.mask = owner.mask;
+  place(kernel);
+  changed_ = true;
+}
+
+void ComputeUnits::place(Residency& kernel) {
+  kernel.occupancy = occupancies_.find(kernel.packet.kernel, groups_.cus_in(kernel.mask));
   kernel.last_wave = kernel.occupancy.last_work >= 1;
   kernel.remaining = kernel.last_wave ? 1 : 1 - kernel.occupancy.last_work;
-  kernels_.push_back(std::move(kernel));
-  changed_ = true;
+  kernel.timed_cus = -1;
 }
 
 void ComputeUnits::drop(QueueId queue) {
@@ -38,15 +48,14 @@ void ComputeUnits::move_waiting(QueueId queue, CuGroups::MaskSlot mask) {
     groups_.acquire(mask);
     groups_.release(kernel.mask);
     kernel.mask = mask;
-    kernel.occupancy = occupancy_of(*kernel.packet.kernel, groups_.cus_in(mask), gpu_);
-    kernel.last_wave = kernel.occupancy.last_work >= 1;
-    kernel.remaining = kernel.last_wave ? 1 : 1 - kernel.occupancy.last_work;
+    place(kernel);
     changed_ = true;
   }
 }
 
 void ComputeUnits::pass_to(DeviceTime now, std::vector<Residency>& completed) {
   bool any_complete = false;
+  if (next_change_ > now) return;
   for (Residency& kernel : kernels_) {
     if (kernel.phase_end > now) continue;
     changed_ = true;
@@ -69,17 +78,40 @@ void ComputeUnits::pass_to(DeviceTime now, std::vector<Residency>& completed) {
   });
 }
 
-double ComputeUnits::take_cus(const Residency& kernel, double& busy_cus) {
-  const double demand = kernel.last_wave ? kernel.occupancy.last_demand : kernel.occupancy.demand;
+void ComputeUnits::take_slots(Residency& kernel) {
+  const double slots = kernel.last_wave ? kernel.occupancy.last_slots : kernel.occupancy.slots;
   const auto sizes = groups_.group_sizes();
-  double effective_cus = 0;
+  kernel.effective_cus = 0;
   for (const std::uint32_t group : groups_.groups_of(kernel.mask)) {
-    const double taken = std::min(demand, free_[group]);
-    free_[group] -= taken;
-    busy_cus += taken * sizes[group];
-    effective_cus += taken / demand * sizes[group];
+    const double part = free_[group] >= slots ? 1 : free_[group] / slots;
+    free_[group] -= part * slots;
+    load_[group] += part * kernel.occupancy.load;
+    held_.push_back(part * sizes[group]);
+    kernel.effective_cus += held_.back();
   }
-  return effective_cus;
+  if (kernel.effective_cus < no_cus) kernel.effective_cus = 0;
+}
+
+void ComputeUnits::set_alone_time(Residency& kernel, const double* held) const {
+  double overload = 0;
+  for (const std::uint32_t group : groups_.groups_of(kernel.mask))
+    overload += *held++ * std::max(0.0, load_[group] - 1);
+  overload /= kernel.effective_cus;
+  if (kernel.timed_cus != kernel.effective_cus) {
+    kernel.timed_cus = kernel.effective_cus;
+    kernel.time_us = time_on(kernel, kernel.effective_cus);
+  }
+  kernel.alone_us = kernel.time_us * (1 + overload * (1 - gpu_.timing.overlap_gain));
+  kernel.speed = kernel.occupancy.full_us / kernel.alone_us;
+}
+
+double ComputeUnits::time_on(const Residency& kernel, double cus) const {
+  if (cus > groups_.cus_in(kernel.mask) - no_cus) return kernel.occupancy.full_us;
+  const Kernel& curve = *kernel.packet.kernel;
+  const double smooth_us = curve.time_us(cus) * kernel.occupancy.rounding;
+  // The last round of workgroups is as long on fewer CUs, however few workgroups it has.
+  if (cus < 1) return smooth_us;
+  return std::max(smooth_us, curve.time_on_mask_us(static_cast<std::uint32_t>(cus)));
 }
 
 void ComputeUnits::set_rate(Residency& kernel, DeviceTime now, double rate) const {
@@ -97,40 +129,52 @@ void ComputeUnits::share_out(DeviceTime now, std::vector<Residency*>& started) {
   if (!changed_) return;
   changed_ = false;
   free_.assign(groups_.group_sizes().size(), 1.0);
-  double busy_cus = 0;
-  std::size_t running = 0;
+  load_.assign(groups_.group_sizes().size(), 0.0);
+  held_.clear();
+  for (Residency& kernel : kernels_) take_slots(kernel);
+  double bandwidth = 0;
+  const double* held = held_.data();
   for (Residency& kernel : kernels_) {
-    kernel.effective_cus = take_cus(kernel, busy_cus);
-    if (kernel.effective_cus < no_cus) kernel.effective_cus = 0;
-    if (kernel.effective_cus > 0) ++running;
+    kernel.speed = 0;
+    if (kernel.effective_cus > 0) set_alone_time(kernel, held);
+    held += groups_.groups_of(kernel.mask).size();
+    bandwidth += kernel.occupancy.memory * kernel.speed;
   }
-  const double slowdown = running > 1 ? 1 + gpu_.timing.memory_contention : 1;
-  double memory = 0;
+  next_change_ = DeviceTime::max();
   for (Residency& kernel : kernels_) {
     if (kernel.effective_cus <= 0) {
       set_rate(kernel, now, 0);
       continue;
     }
-    const Kernel& curve = *kernel.packet.kernel;
-    const double time_ns = curve.time_us(kernel.effective_cus) * ns_per_us * slowdown;
-    set_rate(kernel, now, 1 / time_ns);
-    memory +=
-        kernel.occupancy.memory * curve.time_us(groups_.cus_in(kernel.mask)) * ns_per_us / time_ns;
+    const double own = kernel.occupancy.memory * kernel.speed;
+    const double others = std::clamp(bandwidth - own, 0.0, 1.0);
+    const double time_us = kernel.alone_us * (1 + gpu_.timing.memory_contention * others);
+    set_rate(kernel, now, 1 / (time_us * ns_per_us));
+    next_change_ = std::min(next_change_, kernel.phase_end);
     if (!kernel.started) {
       kernel.started = true;
       kernel.start = now;
       started.push_back(&kernel);
     }
   }
-  watts_ = gpu_.power.idle_watts + gpu_.power.cu_active_watts * busy_cus +
-           gpu_.power.memory_watts * std::min(memory, 1.0);
+  update_power(bandwidth);
 }
 
-std::optional<DeviceTime> ComputeUnits::next_change() const {
-  DeviceTime next = DeviceTime::max();
-  for (const Residency& kernel : kernels_) next = std::min(next, kernel.phase_end);
-  if (next == DeviceTime::max()) return std::nullopt;
-  return next;
+void ComputeUnits::update_power(double bandwidth) {
+  double busy_cus = 0;
+  for (const Residency& kernel : kernels_) {
+    const double slots = kernel.last_wave ? kernel.occupancy.last_slots : kernel.occupancy.slots;
+    busy_cus += slots * kernel.speed * groups_.cus_in(kernel.mask);
+  }
+  watts_ = gpu_.power.idle_watts + gpu_.power.cu_active_watts * busy_cus +
+           gpu_.power.memory_watts * std::min(bandwidth, 1.0);
+}
+
+void ComputeUnits::pause(DeviceTime now) {
+  for (Residency& kernel : kernels_) set_rate(kernel, now, 0);
+  watts_ = gpu_.power.idle_watts;
+  next_change_ = DeviceTime::max();
+  changed_ = true;
 }
 
 }  // namespace eclip::model

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "daemon/model/compute_units.h"
+#include "daemon/model/connections.h"
 #include "daemon/model/packet_queue.h"
 
 namespace eclip::model {
@@ -26,6 +27,7 @@ class Device::State {
       : gpu_(std::move(description)),
         host_(host),
         units_(gpu_),
+        connections_(gpu_.timing.connections, from_us(gpu_.timing.connection_slice_us)),
         timing_{from_us(gpu_.timing.launch_gap_us), from_us(gpu_.timing.barrier_us)} {}
 
   [[nodiscard]] const GpuDescription& description() const { return gpu_; }
@@ -37,7 +39,6 @@ class Device::State {
     if (auto checked = check(mask, "a new queue"); !checked) return tl::unexpected(checked.error());
     const QueueId id{++last_queue_};
     queues_.try_emplace(id, units_.groups().acquire(mask));
-    count_masked(mask.count(), +1);
     return id;
   }
 
@@ -49,8 +50,6 @@ class Device::State {
     if (auto checked = check(mask, "queue " + std::to_string(id.value)); !checked) return checked;
     PacketQueue& queue = found->second;
     const auto slot = units_.groups().acquire(mask);
-    count_masked(units_.groups().cus_in(queue.mask), -1);
-    count_masked(mask.count(), +1);
     units_.move_waiting(id, slot);
     units_.groups().release(std::exchange(queue.mask, slot));
     dirty_ = true;
@@ -60,9 +59,9 @@ class Device::State {
   void destroy_queue(QueueId id) {
     const auto found = queues_.find(id);
     if (found == queues_.end()) return;
-    count_masked(units_.groups().cus_in(found->second.mask), -1);
     units_.drop(id);
     units_.groups().release(found->second.mask);
+    connections_.remove(found->second, now_);
     queues_.erase(found);
     std::erase_if(active_, [id](const Active& active) { return active.id == id; });
     dirty_ = true;
@@ -79,7 +78,8 @@ class Device::State {
                            [](const Active& active, QueueId wanted) { return active.id < wanted; });
       active_.insert(place, {id, &queue});
     }
-    queue.append(std::move(packet));
+    queue.append(std::move(packet), connections_.next_order());
+    connections_.packet_added(queue, now_);
     settle();
   }
 
@@ -93,6 +93,7 @@ class Device::State {
   }
 
   [[nodiscard]] std::optional<DeviceTime> next_event() const {
+    if (is_stalled()) return stalled_until_;
     if (dirty_) return now_;
     std::optional<DeviceTime> next = units_.next_change();
     if (now_ < processors_stalled_until_) {
@@ -100,10 +101,20 @@ class Device::State {
         next = std::min(next.value_or(processors_stalled_until_), processors_stalled_until_);
       return next;
     }
+    if (const auto turn = connections_.next_turn()) next = std::min(next.value_or(*turn), *turn);
     for (const Active& active : active_)
       if (const auto ready = active.queue->ready_at())
         next = std::min(next.value_or(*ready), *ready);
     return next;
+  }
+
+  DeviceTime stall(DeviceTime length, DeviceTime at) {
+    advance(at);
+    const DeviceTime free_at = std::max(stalled_until_, now_);
+    if (length <= DeviceTime{}) return free_at;
+    stalled_until_ = free_at + length;
+    units_.pause(now_);
+    return stalled_until_;
   }
 
   void advance(DeviceTime to) {
@@ -111,7 +122,8 @@ class Device::State {
       pass_to(*next);
       for (const Residency& done : completed_) {
         // The queue exists: destroying it drops its kernels.
-        queues_.find(done.queue)->second.kernel_completed(now_, timing_);
+        done.owner->kernel_completed(now_, timing_);
+        connections_.progressed(*done.owner, now_);
         host_.packet_completed(done.queue, done.packet, done.start, now_);
       }
       settle();
@@ -120,6 +132,8 @@ class Device::State {
   }
 
  private:
+  [[nodiscard]] bool is_stalled() const { return stalled_until_ > now_; }
+
   struct Active {
     QueueId id;
     PacketQueue* queue;
@@ -136,14 +150,6 @@ class Device::State {
     return {};
   }
 
-  [[nodiscard]] bool is_masked(std::uint32_t cus) const { return cus < gpu_.geometry.cu_count(); }
-
-  void count_masked(std::uint32_t cus, std::int64_t change) {
-    if (is_masked(cus)) masked_queues_ += change;
-    const bool over = masked_queues_ > gpu_.timing.stream_budget;
-    timing_.barrier = from_us(gpu_.timing.barrier_us + (over ? gpu_.timing.over_budget_us : 0));
-  }
-
   /// Time passes with nothing happening before its end; power is constant meanwhile.
   void pass_to(DeviceTime to) {
     const DeviceTime passed = to - now_;
@@ -155,7 +161,9 @@ class Device::State {
 
   /// Lets everything happen that happens now.
   void settle() {
+    if (is_stalled()) return;
     dirty_ = false;
+    connections_.take_turns(now_);
     bool any_progress = true;
     while (any_progress) {
       any_progress = false;
@@ -165,7 +173,7 @@ class Device::State {
       started_.clear();
       units_.share_out(now_, started_);
       for (const Residency* kernel : started_) {
-        queues_.find(kernel->queue)->second.kernel_started();
+        kernel->owner->kernel_started();
         host_.packet_started(kernel->queue, kernel->packet, now_);
         any_progress = true;
       }
@@ -176,7 +184,7 @@ class Device::State {
   bool process(const Active& active) {
     PacketQueue& queue = *active.queue;
     bool any_progress = false;
-    while (true) {
+    while (!queue.empty() && connections_.may_go_on(queue)) {
       switch (queue.step(now_, timing_, host_)) {
         case PacketQueue::Step::stay:
           return any_progress;
@@ -188,15 +196,18 @@ class Device::State {
         case PacketQueue::Step::barrier_complete: {
           const DeviceTime start = queue.first_started();
           host_.packet_completed(active.id, queue.take(), start, now_);
+          connections_.progressed(queue, now_);
           any_progress = true;
           break;
         }
         case PacketQueue::Step::launch:
           launch(active.id, queue);
+          connections_.progressed(queue, now_);
           any_progress = true;
           break;
       }
     }
+    return any_progress;
   }
 
   void launch(QueueId id, PacketQueue& queue) {
@@ -207,19 +218,20 @@ class Device::State {
       return;
     }
     queue.kernel_launched();
-    units_.arrive(id, std::move(packet), queue.mask);
+    units_.arrive(id, queue, std::move(packet));
   }
 
   const GpuDescription gpu_;
   Host& host_;
   ComputeUnits units_;
+  Connections connections_;
   PacketTiming timing_;
   std::map<QueueId, PacketQueue> queues_;
   std::vector<Active> active_;  // queues with packets, in order of id
   std::uint32_t last_queue_ = 0;
-  std::int64_t masked_queues_ = 0;
   DeviceTime now_{};
   DeviceTime processors_stalled_until_{};
+  DeviceTime stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
   std::vector<Residency> completed_;
@@ -247,6 +259,9 @@ void Device::submit(QueueId queue, Packet packet, DeviceTime at) {
 }
 void Device::stall_processors(DeviceTime until) {
   state_->stall_processors(until);
+}
+DeviceTime Device::stall(DeviceTime length, DeviceTime at) {
+  return state_->stall(length, at);
 }
 void Device::signals_changed(DeviceTime at) {
   state_->signals_changed(at);

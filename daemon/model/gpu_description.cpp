@@ -112,9 +112,13 @@ void read_timing(TableReader table, GpuDescription::Timing& timing) {
   table.read("barrier_us", timing.barrier_us, 0, longest_us);
   table.read("memory_contention", timing.memory_contention, 0, 10);
   table.read("full_speed_slack", timing.full_speed_slack, 0, 10);
-  table.read("last_wave_share", timing.last_wave_share, 0.01, 1);
-  table.read("stream_budget", timing.stream_budget, 1, 1024);
-  table.read("over_budget_us", timing.over_budget_us, 0, longest_us);
+  table.read("load_exponent", timing.load_exponent, 0, 1);
+  table.read("overlap_gain", timing.overlap_gain, 0, 1);
+  table.read("full_slots_share", timing.full_slots_share, 0.01, 1);
+  table.read("connections", timing.connections, 1, 1024);
+  table.read("connection_slice_us", timing.connection_slice_us, 1, 1e9);
+  table.read("queue_change_p50_us", timing.queue_change_p50_us, 0, longest_us);
+  table.read("queue_change_p99_us", timing.queue_change_p99_us, 0, longest_us);
   table.finish();
 }
 
@@ -177,6 +181,9 @@ Result<GpuDescription> load_gpu_description(const std::filesystem::path& file) {
     return fail(Errc::malformed, where + ": geometry.shader_engines x " +
                                      "geometry.cus_per_shader_engine must be at most " +
                                      std::to_string(CuMask::max_size));
+  if (gpu.timing.queue_change_p99_us < gpu.timing.queue_change_p50_us)
+    return fail(Errc::malformed, where + ": timing.queue_change_p99_us must be at least " +
+                                     "timing.queue_change_p50_us");
   return gpu;
 }
 

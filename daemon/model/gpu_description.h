@@ -29,11 +29,15 @@ struct GpuDescription {
   struct Timing {
     double launch_gap_us = 0;      ///< between dependent kernels of one queue
     double barrier_us = 0;         ///< processing of a barrier packet once its dependencies hold
-    double memory_contention = 0;  ///< slowdown factor - 1 when other kernels run
-    double full_speed_slack = 0;   ///< a kernel fills the CUs it needs for 1/(1+slack) of its speed
-    double last_wave_share = 0;    ///< share of its CUs that a kernel's last wave holds
-    std::uint32_t stream_budget = 0;  ///< CU-masked queues that the hardware serves at full speed
-    double over_budget_us = 0;        ///< added to each barrier packet while there are more
+    double memory_contention = 0;  ///< slowdown - 1 when others use the whole memory bandwidth
+    double full_speed_slack = 0;   ///< a kernel loads the CUs it needs for 1/(1+slack) of its speed
+    double load_exponent = 1;     ///< of that share; below 1: a few loaded CUs delay a whole kernel
+    double overlap_gain = 0;      ///< share of an overload that kernels on one CU hide from another
+    double full_slots_share = 1;  ///< share of a CU's slots at which it takes no more workgroups
+    std::uint32_t connections = 0;   ///< hardware connections; more queues with packets share them
+    double connection_slice_us = 0;  ///< a wait holds back a shared connection for so long
+    double queue_change_p50_us = 0;  ///< stall of all queues by a change of queues: its median
+    double queue_change_p99_us = 0;  ///< and its 99th percentile
   } timing;
 
   struct Power {

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "ipc/cu_mask.h"
+
 namespace eclip::model {
 namespace {
 
@@ -34,6 +36,11 @@ void make_monotone(std::vector<double>& log_times) {
     out = std::fill_n(out, static_cast<std::ptrdiff_t>(pool.size), pool.mean);
 }
 
+/// Workgroups that the busiest of `cus` compute units runs.
+double rounds(const LaunchShape& shape, double cus) {
+  return std::ceil(std::max(shape.workgroups, 1U) / cus);
+}
+
 }  // namespace
 
 Kernel::Kernel(LaunchShape shape, std::vector<TimePoint> points)
@@ -50,12 +57,18 @@ Kernel::Kernel(LaunchShape shape, std::vector<TimePoint> points)
   log_points_.reserve(points_.size());
   for (std::size_t i = 0; i < points_.size(); ++i)
     log_points_.push_back({std::log(static_cast<double>(points_[i].cus)), log_times[i]});
+  for (std::uint32_t cus = points_.front().cus; cus <= points_.back().cus; ++cus)
+    on_masks_.push_back(rounded_time_us(cus));
 }
 
 Result<Kernel> Kernel::create(LaunchShape shape, std::span<const TimePoint> points) {
   if (points.empty())
     return fail(Errc::malformed, "a kernel needs at least one point of t(c); it has none");
   std::uint32_t previous = 0;
+  if (points.back().cus > CuMask::max_size)
+    return fail(Errc::malformed, "t(c) has a point at " + std::to_string(points.back().cus) +
+                                     " compute units; a mask has at most " +
+                                     std::to_string(CuMask::max_size));
   for (std::size_t i = 0; i < points.size(); ++i) {
     const std::string where = "point " + std::to_string(i) + " of t(c)";
     if (points[i].cus <= previous)
@@ -82,6 +95,26 @@ double Kernel::time_us(double cus) const {
   if (left.time == right.time) return after->time_us;
   const double part = (std::log(cus) - left.cus) / (right.cus - left.cus);
   return std::exp(left.time + part * (right.time - left.time));
+}
+
+double Kernel::time_on_mask_us(std::uint32_t cus) const {
+  const std::uint32_t first = points_.front().cus;
+  if (cus < first) return time_us(cus);
+  return on_masks_[std::min<std::size_t>(cus - first, on_masks_.size() - 1)];
+}
+
+double Kernel::rounded_time_us(std::uint32_t cus) const {
+  const auto after = std::find_if(points_.begin(), points_.end(),
+                                  [cus](const TimePoint& point) { return point.cus >= cus; });
+  if (after->cus == cus) return after->time_us;
+  const auto before = std::prev(after);
+  const LogPoint& left = log_points_[static_cast<std::size_t>(before - points_.begin())];
+  const LogPoint& right = log_points_[static_cast<std::size_t>(after - points_.begin())];
+  const double part = (std::log(cus) - left.cus) / (right.cus - left.cus);
+  const double left_round = left.time - std::log(rounds(shape_, before->cus));
+  const double right_round = right.time - std::log(rounds(shape_, after->cus));
+  const double round_us = std::exp(left_round + part * (right_round - left_round));
+  return std::clamp(rounds(shape_, cus) * round_us, after->time_us, before->time_us);
 }
 
 double Kernel::cus_for_slowdown(double cus, double slowdown) const {

@@ -6,12 +6,12 @@
 namespace eclip::model {
 namespace {
 
-/// Less than this of a CU cannot be held; keeps effective CUs (share got / demand) well defined.
-constexpr double smallest_demand = 1e-3;
+/// Less than this of a CU cannot be held; keeps effective CUs (slots got / slots) well defined.
+constexpr double smallest_share = 1e-3;
 
 /// 0 when twice the CUs give twice the speed, 1 when they give none, and less for a kernel that
 /// has too few workgroups to use them: what is then missing is parallelism, not bandwidth.
-double memory_activity(const Kernel& kernel, double mask_cus, double waves) {
+double memory_share(const Kernel& kernel, double mask_cus, double waves) {
   const double speedup = std::log2(kernel.time_us(mask_cus / 2) / kernel.time_us(mask_cus));
   return std::min(1.0, waves) * std::clamp(1 - speedup, 0.0, 1.0);
 }
@@ -33,19 +33,34 @@ std::uint32_t workgroups_per_cu(const LaunchShape& shape,
 
 Occupancy occupancy_of(const Kernel& kernel, std::uint32_t mask_cus, const GpuDescription& gpu) {
   const double cus = mask_cus;
-  const double slots = workgroups_per_cu(kernel.shape(), gpu.geometry) * cus;
-  const double waves = kernel.shape().workgroups / slots;
-  const double needed = kernel.cus_for_slowdown(cus, 1 + gpu.timing.full_speed_slack) / cus;
+  const double room = workgroups_per_cu(kernel.shape(), gpu.geometry) * cus;
+  const double waves = kernel.shape().workgroups / room;
+  // A CU is full by registers and threads in use long before its last slot is taken.
+  const double held = waves / gpu.timing.full_slots_share;
 
   Occupancy occupancy;
-  occupancy.demand = std::clamp(std::max(2 * waves, needed), smallest_demand, 1.0);
-  occupancy.last_demand = occupancy.demand;
+  occupancy.slots = std::clamp(held, smallest_share, 1.0);
+  occupancy.last_slots = occupancy.slots;
   if (waves > 1) {
-    occupancy.last_demand *= gpu.timing.last_wave_share;
-    occupancy.last_work = 1 / waves;
+    const double full_waves = std::ceil(waves) - 1;
+    occupancy.last_slots = std::max(waves - full_waves, smallest_share);
+    occupancy.last_work = 1 / (full_waves + 1);
   }
-  occupancy.memory = memory_activity(kernel, cus, waves);
+  const double needed = kernel.cus_for_slowdown(cus, 1 + gpu.timing.full_speed_slack) / cus;
+  occupancy.load = std::pow(std::max(needed, smallest_share), gpu.timing.load_exponent);
+  occupancy.memory = memory_share(kernel, cus, waves);
+  occupancy.full_us = kernel.time_on_mask_us(mask_cus);
+  occupancy.rounding = occupancy.full_us / kernel.time_us(cus);
   return occupancy;
+}
+
+const Occupancy& OccupancyCache::find(const std::shared_ptr<const Kernel>& kernel,
+                                      std::uint32_t mask_cus) {
+  const auto address = reinterpret_cast<std::uintptr_t>(kernel.get());
+  Entry& entry = (*entries_)[(address / 16 * 31 + mask_cus * 1009) % size];
+  if (entry.kernel != kernel || entry.mask_cus != mask_cus)
+    entry = {kernel, mask_cus, occupancy_of(*kernel, mask_cus, gpu_)};
+  return entry.occupancy;
 }
 
 }  // namespace eclip::model

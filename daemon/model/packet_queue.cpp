@@ -8,7 +8,7 @@ namespace eclip::model {
 PacketQueue::Step PacketQueue::step(DeviceTime now, const PacketTiming& timing, Host& host) {
   ready_at_.reset();
   if (packets_.empty()) return Step::stay;
-  const Packet& packet = packets_.front();
+  const Packet& packet = packets_.front().packet;
   if (packet.barrier && in_flight_ > 0) return Step::stay;
 
   if (packet.kind == PacketKind::dispatch) {
@@ -41,7 +41,7 @@ PacketQueue::Step PacketQueue::step(DeviceTime now, const PacketTiming& timing, 
 }
 
 bool PacketQueue::dependencies_hold(Host& host) {
-  Packet& packet = packets_.front();
+  Packet& packet = packets_.front().packet;
   bool any_left = false;
   for (SignalAddress& signal : packet.dependencies) {
     if (signal == no_signal) continue;
@@ -57,7 +57,7 @@ bool PacketQueue::dependencies_hold(Host& host) {
 }
 
 Packet PacketQueue::take() {
-  Packet packet = std::move(packets_.front());
+  Packet packet = std::move(packets_.front().packet);
   packets_.pop_front();
   if (packet.kind != PacketKind::dispatch) gap_until_.reset();
   barrier_seen_ = false;

@@ -1,6 +1,7 @@
 // A queue as its packet processor sees it: packets in order, and what holds the first one back.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 
@@ -29,9 +30,19 @@ class PacketQueue {
 
   explicit PacketQueue(CuGroups::MaskSlot queue_mask) : mask(queue_mask) {}
 
-  void append(Packet packet) { packets_.push_back(std::move(packet)); }
+  void append(Packet packet, std::uint64_t order) {
+    packets_.push_back({std::move(packet), order});
+  }
   [[nodiscard]] bool empty() const { return packets_.empty(); }
-  [[nodiscard]] const Packet& first() const { return packets_.front(); }
+  /// No packet waits or runs.
+  [[nodiscard]] bool is_idle() const { return packets_.empty() && in_flight_ == 0; }
+  [[nodiscard]] const Packet& first() const { return packets_.front().packet; }
+  /// Where the first packet stands among those of all queues of its connection.
+  [[nodiscard]] std::uint64_t first_order() const {
+    return std::max(packets_.front().order, order_floor_);
+  }
+  /// Packets that came before `order` go first.
+  void yield_turn(std::uint64_t order) { order_floor_ = order; }
   /// When the first packet began to be processed; for barrier packets.
   [[nodiscard]] DeviceTime first_started() const { return first_started_; }
 
@@ -47,11 +58,17 @@ class PacketQueue {
   void kernel_completed(DeviceTime at, const PacketTiming& timing);
 
   CuGroups::MaskSlot mask;
+  std::optional<std::uint32_t> connection;  ///< Connections'; none while idle
 
  private:
+  struct Entry {
+    Packet packet;
+    std::uint64_t order;
+  };
   bool dependencies_hold(Host& host);
 
-  std::deque<Packet> packets_;
+  std::deque<Entry> packets_;
+  std::uint64_t order_floor_ = 0;
   std::optional<DeviceTime> ready_at_;
   std::optional<DeviceTime> gap_until_;  // after the last kernel, for the next dependent dispatch
   DeviceTime first_started_{};

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <utility>
+
+#include "tools/eclip-bench/statistics.h"
 
 namespace eclip::bench {
 namespace {
@@ -64,10 +67,14 @@ class ClosedLoop final : public model::Host {
     }
     LoopOutcome outcome;
     for (const Runner& runner : runners_) {
-      const auto counted = runner.completions.size() - options_.warm_up;
-      const DeviceTime first = runner.completions[options_.warm_up - 1];
-      outcome.mean_us.push_back(static_cast<double>((runner.completions.back() - first).count()) /
-                                1000.0 / static_cast<double>(counted));
+      std::vector<double> times_us;
+      for (std::size_t i = options_.warm_up; i < runner.completions.size(); ++i)
+        times_us.push_back(
+            static_cast<double>((runner.completions[i] - runner.completions[i - 1]).count()) /
+            1000.0);
+      outcome.mean_us.push_back(std::accumulate(times_us.begin(), times_us.end(), 0.0) /
+                                static_cast<double>(times_us.size()));
+      outcome.p95_us.push_back(quantile(std::move(times_us), 0.95));
     }
     const std::chrono::duration<double> seconds = device_.now() - warm_at;
     outcome.watts = (device_.energy_joules() - warm_joules) / seconds.count();

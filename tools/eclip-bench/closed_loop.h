@@ -20,12 +20,13 @@ struct LoopWorker {
 struct LoopOptions {
   std::uint32_t requests = 8;         ///< of the slowest worker, after `warm_up`
   std::uint32_t warm_up = 2;          ///< requests of each worker that are not counted
-  double request_overhead_us = 19.0;  ///< host time from a completion to the next request (fitted)
+  double request_overhead_us = 26.3;  ///< host time from a completion to the next request (fitted)
   bool serial = false;                ///< one request at a time, over all workers in turn
 };
 
 struct LoopOutcome {
   std::vector<double> mean_us;  ///< of each worker, from one completion to the next
+  std::vector<double> p95_us;   ///< of each worker, of the same times
   double watts = 0;             ///< mean over the counted time
 };
 

@@ -18,7 +18,10 @@ StreamGroups read_stream(const Json& stream) {
 Scenario read_scenario(const std::string& name, const Json& json) {
   Scenario scenario{.name = name, .watts = json.at("watts"), .workers = {}};
   for (const Json& worker : json.at("workers"))
-    scenario.workers.push_back({.mean_us = worker.at("mean_us"), .streams = {}, .assignment = {}});
+    scenario.workers.push_back({.mean_us = worker.at("mean_us"),
+                                .p95_us = worker.at("p95_us"),
+                                .streams = {},
+                                .assignment = {}});
   // Eager scenarios record neither streams nor assignment.
   if (!json.contains("streams_of_worker") || !json.contains("assignment_runs")) return scenario;
   for (std::size_t i = 0; i < scenario.workers.size(); ++i) {
@@ -45,7 +48,13 @@ Result<std::vector<Mix>> load_colocation(const std::filesystem::path& file) {
   try {
     for (const auto& [name, json] : root.at("mixes").items()) {
       place = fmt::format("mix '{}'", name);
-      Mix mix{.name = name, .profiles = json.at("workers"), .scenarios = {}};
+      Mix mix{.name = name,
+              .profiles = json.at("workers"),
+              .solo_us = json.at("solo_us"),
+              .scenarios = {}};
+      if (mix.solo_us.size() != mix.profiles.size())
+        return fail(Errc::malformed,
+                    fmt::format("{}: {} does not time every worker alone", where, place));
       for (const auto& [scenario, measured] : json.at("scenarios").items()) {
         place = fmt::format("mix '{}', scenario '{}'", name, scenario);
         mix.scenarios.push_back(read_scenario(scenario, measured));

@@ -23,6 +23,7 @@ struct AssignmentRun {
 
 struct MeasuredWorker {
   double mean_us = 0;  ///< from one completion to the next
+  double p95_us = 0;
   std::vector<StreamGroups> streams;
   std::vector<AssignmentRun> assignment;  ///< empty when it was not recorded
 };
@@ -36,6 +37,7 @@ struct Scenario {
 struct Mix {
   std::string name;
   std::vector<std::string> profiles;  ///< of each worker: the profile's name, "vgg19-b8"
+  std::vector<double> solo_us;        ///< of each worker: its mean alone on the GPU
   std::vector<Scenario> scenarios;
 };
 

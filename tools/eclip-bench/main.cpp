@@ -24,6 +24,7 @@ struct ValidateOptions {
   fs::path data = default_data();
   fs::path gpu;
   bool json = false;
+  bool detail = false;
   eclip::bench::LoopOptions loop;
 };
 
@@ -41,6 +42,8 @@ int run_validate(const ValidateOptions& options) {
   }
   const std::string report = options.json ? eclip::bench::json_report(*validation, *gpu)
                                           : eclip::bench::text_report(*validation, *gpu);
+  if (options.detail && !options.json)
+    std::fputs(eclip::bench::detail_report(*validation).c_str(), stdout);
   std::fputs(report.c_str(), stdout);
   return EXIT_SUCCESS;
 }
@@ -61,6 +64,7 @@ void add_validate(CLI::App& app, ValidateOptions& options) {
                    "Host time from a completion to the next request")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
+  command->add_flag("--detail", options.detail, "Print every worker of every scenario first");
   command->add_flag("--json", options.json, "Print every point as JSON");
 }
 

@@ -2,56 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "tools/eclip-bench/statistics.h"
+#include "tools/eclip-bench/judgement.h"
 
 namespace eclip::bench {
 namespace {
-
-using Filter = std::function<bool(const ScenarioOutcome&)>;
-
-/// Errors of the workers and of the power in the outcomes that pass a filter.
-struct Summary {
-  std::size_t points = 0;
-  double median = 0;
-  double p90 = 0;
-  double watts_median = 0;
-};
-
-Summary summarise(const Validation& validation, const Filter& filter) {
-  std::vector<double> errors;
-  std::vector<double> watts;
-  for (const ScenarioOutcome& outcome : validation.outcomes) {
-    if (!filter(outcome)) continue;
-    for (const WorkerPoint& worker : outcome.workers) errors.push_back(worker.error());
-    watts.push_back(std::abs(outcome.predicted_watts - outcome.measured_watts) /
-                    outcome.measured_watts);
-  }
-  return {errors.size(), quantile(errors, 0.5), quantile(errors, 0.9), quantile(watts, 0.5)};
-}
-
-/// Rank correlation of a mix's scenarios by mean latency.
-double correlation(const Validation& validation, const std::string& mix) {
-  std::vector<double> measured;
-  std::vector<double> predicted;
-  for (const ScenarioOutcome& outcome : validation.outcomes) {
-    if (outcome.mix != mix) continue;
-    measured.push_back(outcome.measured_mean_us());
-    predicted.push_back(outcome.predicted_mean_us());
-  }
-  return rank_correlation(measured, predicted);
-}
-
-/// Names of mixes (true: fitted on) and of scenarios, in order.
-std::map<std::string, bool> mixes_of(const Validation& validation) {
-  std::map<std::string, bool> mixes;
-  for (const ScenarioOutcome& outcome : validation.outcomes) mixes[outcome.mix] = outcome.fitted;
-  return mixes;
-}
 
 std::map<std::string, Filter> scenarios_of(const Validation& validation) {
   std::map<std::string, Filter> scenarios;
@@ -62,81 +18,128 @@ std::map<std::string, Filter> scenarios_of(const Validation& validation) {
   return scenarios;
 }
 
-/// The whole and its halves, with and without the scenario that lies past the stream budget.
+/// The whole and its halves.
 std::vector<std::pair<std::string, Filter>> parts() {
-  const Filter within = [](const ScenarioOutcome& outcome) {
-    return outcome.scenario != "d_krisp";
+  const auto half = [](Half which) -> Filter {
+    return [which](const ScenarioOutcome& outcome) { return is_in(outcome, which); };
   };
-  const Filter fitted = [](const ScenarioOutcome& outcome) { return outcome.fitted; };
-  const Filter held_out = [](const ScenarioOutcome& outcome) { return !outcome.fitted; };
-  const auto both = [](const Filter& a, const Filter& b) -> Filter {
-    return [a, b](const ScenarioOutcome& outcome) { return a(outcome) && b(outcome); };
-  };
-  return {{"all", [](const ScenarioOutcome&) { return true; }},
-          {"all, fitted mixes", fitted},
-          {"all, held-out mixes", held_out},
-          {"without d_krisp", within},
-          {"without d_krisp, fitted mixes", both(within, fitted)},
-          {"without d_krisp, held-out mixes", both(within, held_out)}};
+  return {{"all", half(Half::both)},
+          {"all, fitted mixes", half(Half::fitted)},
+          {"all, held-out mixes", half(Half::held_out)}};
 }
 
 std::string row(const std::string& name, const Summary& summary) {
-  return fmt::format("| {:<31} | {:>6} | {:>8.1f} | {:>6.1f} | {:>8.1f} |\n", name, summary.points,
-                     100 * summary.median, 100 * summary.p90, 100 * summary.watts_median);
+  return fmt::format("| {:<20} | {:>6} | {:>7.1f} | {:>6.1f} | {:>6.1f} | {:>13.1f} | {:>8.1f} |\n",
+                     name, summary.points, 100 * summary.median, 100 * summary.p90,
+                     100 * summary.p95_median, 100 * summary.throughput_median,
+                     100 * summary.watts_median);
+}
+
+std::string head(const char* name) {
+  return fmt::format(
+      "\n| {:<20} | points | mean, % |  p90 % |  p95, % | throughput, % | power, % |\n"
+      "| -------------------- | -----: | ------: | -----: | -----: | ------------: | -------: |\n",
+      name);
+}
+
+std::string targets_table(const Validation& validation) {
+  std::string text =
+      "| target                             |     limit |    all |         | fitted |         | "
+      "held out |         |\n"
+      "| ---------------------------------- | --------: | -----: | ------- | -----: | ------- | "
+      "-------: | ------- |\n";
+  for (const Target& target : judge(validation)) {
+    const auto shown = [&target](double value) {
+      return target.at_least ? fmt::format("{:.2f}", value) : fmt::format("{:.1f} %", 100 * value);
+    };
+    const auto verdict = [&target](double value) { return target.met(value) ? "met" : "NOT met"; };
+    text += fmt::format("| {:<34} | {:>9} | {:>6} | {:<7} | {:>6} | {:<7} | {:>8} | {:<7} |\n",
+                        target.name, (target.at_least ? ">= " : "<= ") + shown(target.limit),
+                        shown(target.all), verdict(target.all), shown(target.fitted),
+                        verdict(target.fitted), shown(target.held_out), verdict(target.held_out));
+  }
+  return text;
+}
+
+std::string mixes_table(const Validation& validation) {
+  std::string text = "\n| mix          | fitted on | mean, % | rank correlation of scenarios |\n";
+  text += "| ------------ | --------- | ------: | ----------------------------: |\n";
+  for (const auto& [mix, fitted] : mixes_of(validation)) {
+    const Summary summary = summarise(
+        validation, [name = mix](const ScenarioOutcome& other) { return other.mix == name; });
+    text += fmt::format("| {:<12} | {:<9} | {:>7.1f} | {:>29.2f} |\n", mix, fitted ? "yes" : "no",
+                        100 * summary.median, rank_of_scenarios(validation, mix));
+  }
+  return text;
 }
 
 nlohmann::json to_json(const Summary& summary) {
   return {{"points", summary.points},
           {"median_error", summary.median},
           {"p90_error", summary.p90},
+          {"median_p95_error", summary.p95_median},
+          {"median_throughput_error", summary.throughput_median},
           {"median_watts_error", summary.watts_median}};
 }
 
 }  // namespace
 
 std::string text_report(const Validation& validation, const model::GpuDescription& gpu) {
-  std::string text = fmt::format(
-      "Device model of {} ({}) against measurement on an H100: absolute error in per "
-      "cent of a worker's\nmean latency and, last column, of the mean power.\n\n",
-      gpu.name, gpu.marketing_name);
-  const std::string head =
-      "| {:<31} | points | median % |  p90 % | median W |\n"
-      "| ------------------------------- | -----: | -------: | -----: | -------: |\n";
-  text += fmt::format(fmt::runtime(head), "scenario");
+  std::string text =
+      fmt::format("Device model of {} ({}) against measurement on an H100: absolute errors.\n\n",
+                  gpu.name, gpu.marketing_name);
+  text += targets_table(validation);
+  text +=
+      "\nMedians of a worker's mean latency (and its 90th percentile) and p95 latency, and of a\n"
+      "scenario's throughput and mean power.\n";
+  text += head("scenario");
   for (const auto& [name, filter] : scenarios_of(validation))
     text += row(name, summarise(validation, filter));
-  text += "\n" + fmt::format(fmt::runtime(head), "part");
+  text += head("part");
   for (const auto& [name, filter] : parts()) text += row(name, summarise(validation, filter));
-  text += "\n| mix          | fitted on | median % | rank correlation of scenarios |\n";
-  text += "| ------------ | --------- | -------: | ----------------------------: |\n";
-  std::vector<double> fitted;
-  std::vector<double> held_out;
-  for (const auto& [mix, is_fitted] : mixes_of(validation)) {
-    const double rank = correlation(validation, mix);
-    (is_fitted ? fitted : held_out).push_back(rank);
-    const Summary summary = summarise(
-        validation, [name = mix](const ScenarioOutcome& other) { return other.mix == name; });
-    text += fmt::format("| {:<12} | {:<9} | {:>8.1f} | {:>29.2f} |\n", mix,
-                        is_fitted ? "yes" : "no", 100 * summary.median, rank);
-  }
-  text += fmt::format("\nMedian rank correlation: fitted mixes {:.2f}, held-out mixes {:.2f}.\n",
-                      quantile(fitted, 0.5), quantile(held_out, 0.5));
+  text += mixes_table(validation);
   for (const std::string& skipped : validation.skipped)
     text += fmt::format("Skipped {}.\n", skipped);
   return text;
 }
 
+std::string detail_report(const Validation& validation) {
+  std::string text =
+      "Predicted / measured: mean and p95 latency in us, throughput relative to the "
+      "workers alone, power in W.\n";
+  for (const ScenarioOutcome& outcome : validation.outcomes) {
+    text += fmt::format("\n{} {} ({}): throughput {:.2f} / {:.2f}, power {:.0f} / {:.0f}\n",
+                        outcome.mix, outcome.scenario, outcome.fitted ? "fitted" : "held out",
+                        outcome.predicted_throughput(), outcome.measured_throughput(),
+                        outcome.predicted_watts, outcome.measured_watts);
+    for (const WorkerPoint& worker : outcome.workers)
+      text +=
+          fmt::format("  {:<24} mean {:>8.0f} / {:>8.0f} ({:>+5.1f} %)  p95 {:>8.0f} / {:>8.0f}\n",
+                      worker.profile, worker.predicted_us, worker.measured_us,
+                      100 * (worker.predicted_us / worker.measured_us - 1), worker.predicted_p95_us,
+                      worker.measured_p95_us);
+  }
+  return text + "\n";
+}
+
 std::string json_report(const Validation& validation, const model::GpuDescription& gpu) {
   nlohmann::json root;
-  root["schema"] = "eclip.validation/1";
+  root["schema"] = "eclip.validation/2";
   root["gpu"] = gpu.name;
+  for (const Target& target : judge(validation))
+    root["targets"].push_back({{"name", target.name},
+                               {"limit", target.limit},
+                               {"at_least", target.at_least},
+                               {"all", target.all},
+                               {"fitted", target.fitted},
+                               {"held_out", target.held_out}});
   for (const auto& [name, filter] : scenarios_of(validation))
     root["scenarios"][name] = to_json(summarise(validation, filter));
   for (const auto& [name, filter] : parts())
     root["parts"][name] = to_json(summarise(validation, filter));
-  for (const auto& [mix, is_fitted] : mixes_of(validation))
-    root["mixes"][mix] = {{"fitted", is_fitted},
-                          {"rank_correlation", correlation(validation, mix)}};
+  for (const auto& [mix, fitted] : mixes_of(validation))
+    root["mixes"][mix] = {{"fitted", fitted},
+                          {"rank_correlation", rank_of_scenarios(validation, mix)}};
   root["skipped"] = validation.skipped;
   root["points"] = nlohmann::json::array();
   for (const ScenarioOutcome& outcome : validation.outcomes) {
@@ -144,11 +147,15 @@ std::string json_report(const Validation& validation, const model::GpuDescriptio
     for (const WorkerPoint& worker : outcome.workers)
       workers.push_back({{"profile", worker.profile},
                          {"measured_us", worker.measured_us},
-                         {"predicted_us", worker.predicted_us}});
+                         {"predicted_us", worker.predicted_us},
+                         {"measured_p95_us", worker.measured_p95_us},
+                         {"predicted_p95_us", worker.predicted_p95_us}});
     root["points"].push_back({{"mix", outcome.mix},
                               {"scenario", outcome.scenario},
                               {"measured_watts", outcome.measured_watts},
                               {"predicted_watts", outcome.predicted_watts},
+                              {"measured_throughput", outcome.measured_throughput()},
+                              {"predicted_throughput", outcome.predicted_throughput()},
                               {"workers", workers}});
   }
   return root.dump(1) + "\n";

@@ -19,6 +19,10 @@ constexpr std::array<std::string_view, 6> fitted_mixes{"4d@1",  "d+a+v@32", "d+r
 constexpr std::uint32_t group_size = 8;
 constexpr std::uint32_t group_count = 16;
 
+bool is_fitted(const std::string& mix) {
+  return std::find(fitted_mixes.begin(), fitted_mixes.end(), mix) != fitted_mixes.end();
+}
+
 using Kernels = std::vector<std::shared_ptr<const model::Kernel>>;
 
 /// Profiles by name, read once.
@@ -74,13 +78,18 @@ double geometric_mean(const std::vector<WorkerPoint>& workers, double WorkerPoin
   return std::exp(sum / static_cast<double>(workers.size()));
 }
 
+double throughput(const std::vector<WorkerPoint>& workers, double WorkerPoint::*time) {
+  double sum = 0;
+  for (const WorkerPoint& worker : workers) sum += worker.solo_us / worker.*time;
+  return sum;
+}
+
 Result<ScenarioOutcome> run_scenario(const model::GpuDescription& gpu, const Mix& mix,
                                      const Scenario& scenario, ProfileShelf& profiles,
                                      LoopOptions options) {
   const std::string where = "mix '" + mix.name + "', scenario '" + scenario.name + "'";
   ScenarioOutcome outcome{.mix = mix.name, .scenario = scenario.name, .workers = {}};
-  outcome.fitted =
-      std::find(fitted_mixes.begin(), fitted_mixes.end(), mix.name) != fitted_mixes.end();
+  outcome.fitted = is_fitted(mix.name);
   outcome.measured_watts = scenario.watts;
   std::vector<LoopWorker> workers;
   for (std::size_t i = 0; i < scenario.workers.size(); ++i) {
@@ -98,7 +107,10 @@ Result<ScenarioOutcome> run_scenario(const model::GpuDescription& gpu, const Mix
   for (std::size_t i = 0; i < workers.size(); ++i)
     outcome.workers.push_back({.profile = mix.profiles[i],
                                .measured_us = scenario.workers[i].mean_us,
-                               .predicted_us = predicted->mean_us[i]});
+                               .predicted_us = predicted->mean_us[i],
+                               .measured_p95_us = scenario.workers[i].p95_us,
+                               .predicted_p95_us = predicted->p95_us[i],
+                               .solo_us = mix.solo_us[i]});
   return outcome;
 }
 
@@ -106,6 +118,15 @@ Result<ScenarioOutcome> run_scenario(const model::GpuDescription& gpu, const Mix
 
 double WorkerPoint::error() const {
   return std::abs(predicted_us - measured_us) / measured_us;
+}
+double WorkerPoint::p95_error() const {
+  return std::abs(predicted_p95_us - measured_p95_us) / measured_p95_us;
+}
+double ScenarioOutcome::measured_throughput() const {
+  return throughput(workers, &WorkerPoint::measured_us);
+}
+double ScenarioOutcome::predicted_throughput() const {
+  return throughput(workers, &WorkerPoint::predicted_us);
 }
 double ScenarioOutcome::measured_mean_us() const {
   return geometric_mean(workers, &WorkerPoint::measured_us);
@@ -115,12 +136,13 @@ double ScenarioOutcome::predicted_mean_us() const {
 }
 
 Result<Validation> validate(const model::GpuDescription& gpu, const std::filesystem::path& data,
-                            const LoopOptions& options) {
+                            const LoopOptions& options, Half half) {
   const auto mixes = load_colocation(data / "colocation-h100.json");
   if (!mixes) return tl::unexpected(mixes.error());
   ProfileShelf profiles(data / "profiles");
   Validation validation;
   for (const Mix& mix : *mixes) {
+    if (half != Half::both && is_fitted(mix.name) != (half == Half::fitted)) continue;
     for (const Scenario& scenario : mix.scenarios) {
       const bool recorded =
           std::none_of(scenario.workers.begin(), scenario.workers.end(),

@@ -17,8 +17,12 @@ struct WorkerPoint {
   std::string profile;
   double measured_us = 0;
   double predicted_us = 0;
+  double measured_p95_us = 0;
+  double predicted_p95_us = 0;
+  double solo_us = 0;  ///< measured alone
   /// |predicted - measured| / measured.
   [[nodiscard]] double error() const;
+  [[nodiscard]] double p95_error() const;
 };
 
 struct ScenarioOutcome {
@@ -31,6 +35,9 @@ struct ScenarioOutcome {
   /// Geometric mean over the workers: mixes hold models of very different size.
   [[nodiscard]] double measured_mean_us() const;
   [[nodiscard]] double predicted_mean_us() const;
+  /// Sum over the workers of their rate relative to the measured rate alone.
+  [[nodiscard]] double measured_throughput() const;
+  [[nodiscard]] double predicted_throughput() const;
 };
 
 struct Validation {
@@ -38,9 +45,12 @@ struct Validation {
   std::vector<std::string> skipped;  ///< "mix/scenario: reason"
 };
 
-/// Runs every mix and scenario of `data`/colocation-h100.json in virtual time with the profiles of
-/// `data`/profiles.
+/// The mixes that the parameters were fitted on, the others, or all.
+enum class Half : std::uint8_t { both, fitted, held_out };
+
+/// Runs every mix of the half and scenario of `data`/colocation-h100.json in virtual time with the
+/// profiles of `data`/profiles.
 Result<Validation> validate(const model::GpuDescription& gpu, const std::filesystem::path& data,
-                            const LoopOptions& options);
+                            const LoopOptions& options, Half half = Half::both);
 
 }  // namespace eclip::bench

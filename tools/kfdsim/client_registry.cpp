@@ -138,7 +138,13 @@ void ClientRegistry::remove(pid_t pid) {
 
 std::optional<WallTime> ClientRegistry::answer_waits() {
   const WallTime now = WallTime::clock::now();
+  while (!late_.empty() && late_.begin()->first <= now) {
+    const LateAnswer& answer = late_.begin()->second;
+    connection_.reply_ioctl(answer.request, answer.result, answer.out);
+    late_.erase(late_.begin());
+  }
   std::optional<WallTime> next;
+  if (!late_.empty()) next = late_.begin()->first;
   for (auto& [pid, client] : by_pid_) {
     if (!client->gpu) continue;
     for (const FinishedWait& wait : client->gpu->events.take_finished(now)) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tools/kfdsim/client_process.h"
 #include "tools/kfdsim/device_nodes.h"
@@ -38,7 +39,16 @@ class ClientRegistry {
   /// The process has ended.
   void remove(pid_t pid);
 
-  /// Answers the WAIT_EVENTS that are over; returns when the next one times out.
+  /// An ioctl that has been executed and returns later.
+  struct LateAnswer {
+    std::uint64_t request;
+    int result;
+    std::vector<std::byte> out;
+  };
+  void answer_at(WallTime when, LateAnswer answer) { late_.emplace(when, std::move(answer)); }
+
+  /// Answers the WAIT_EVENTS that are over and the late answers that are due; returns when the
+  /// next one is.
   std::optional<WallTime> answer_waits();
   /// A signal interrupted the request.
   void interrupt(std::uint64_t request);
@@ -59,7 +69,8 @@ class ClientRegistry {
   std::uint64_t next_node_ = first_client_node;
   std::map<pid_t, std::unique_ptr<ClientProcess>> by_pid_;
   std::map<std::uint64_t, ClientProcess*> by_node_;  // by the first of its two
-  IoctlCounts ended_;                                // of processes that are gone
+  std::multimap<WallTime, LateAnswer> late_;
+  IoctlCounts ended_;  // of processes that are gone
 };
 
 }  // namespace eclip::kfdsim

@@ -229,7 +229,11 @@ void FileServer::carry_out_ioctl(const FuseRequest& request, int error) {
   const int result = error != 0 ? -error : run_ioctl(request, found->second, number, buffer);
   if (result == ioctl_pending) return;
   const std::size_t out_size = std::min<std::size_t>(arguments.out_size, buffer.size());
-  connection_.reply_ioctl(unique, result, std::span(buffer).first(out_size));
+  const auto out = std::span(buffer).first(out_size);
+  if (const auto stall_end = gpu_.take_stall()) {
+    return clients_.answer_at(*stall_end, {unique, result, {out.begin(), out.end()}});
+  }
+  connection_.reply_ioctl(unique, result, out);
 }
 
 int FileServer::run_ioctl(const FuseRequest& request, OpenFile& file, std::uint8_t number,

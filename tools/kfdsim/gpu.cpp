@@ -10,6 +10,8 @@ namespace eclip::kfdsim {
 namespace {
 
 constexpr std::uint32_t queues_per_process_all_devices = 1024;
+/// Of the stalls that changes of queues cause: every run has the same ones.
+constexpr std::uint64_t stall_seed = 1;
 
 bool is_power_of_two(std::uint64_t value) {
   return (value & (value - 1)) == 0;
@@ -31,6 +33,7 @@ Gpu::Gpu(model::GpuDescription description, double time_scale, KnownKernels know
     : clock_(time_scale, description.topology.gpu_counter_khz),
       device_(std::move(description), *this),
       known_(std::move(known)),
+      stalls_(device_.description(), stall_seed),
       trace_(trace),
       injector_(injector) {}
 
@@ -95,6 +98,7 @@ int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& r
   }
   context.queues.emplace(id, std::move(queue));
   ++queue_count_;
+  stall_all_queues();
   return 0;
 }
 
@@ -116,7 +120,17 @@ int Gpu::destroy_queue(GpuContext& context, std::uint32_t id) {
   // What was due before the ioctl happens before it.
   poll();
   remove(*found->second);
+  stall_all_queues();
   return 0;
+}
+
+void Gpu::stall_all_queues() {
+  const model::DeviceTime now = std::max(clock_.now(), device_.now());
+  stall_end_ = clock_.wall(device_.stall(stalls_.next(), now));
+}
+
+std::optional<DeviceClock::Wall::time_point> Gpu::take_stall() {
+  return std::exchange(stall_end_, std::nullopt);
 }
 
 void Gpu::remove(GpuQueue& queue) {
@@ -137,6 +151,7 @@ int Gpu::update_queue(GpuContext& context, std::uint32_t id, std::uint64_t base,
   ring.base = base;
   ring.bytes = bytes;
   ring.active = active;
+  stall_all_queues();
   return 0;
 }
 
@@ -151,6 +166,7 @@ int Gpu::set_cu_mask(GpuContext& context, std::uint32_t id, std::span<const std:
   if (queue.model_id && !mask.empty()) {
     if (!device_.set_cu_mask(*queue.model_id, mask)) return EINVAL;
   }
+  stall_all_queues();
   return 0;
 }
 

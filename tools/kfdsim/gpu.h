@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "daemon/model/device.h"
+#include "daemon/model/queue_change.h"
 #include "tools/kfdsim/device_clock.h"
 #include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_context.h"
@@ -75,6 +76,10 @@ class Gpu final : private model::Host {
                    bool active);
   int set_cu_mask(GpuContext& context, std::uint32_t id, std::span<const std::uint32_t> words);
 
+  /// When the stall is over that the last of these has caused, once; nullopt when it caused none.
+  /// Its ioctl returns then.
+  std::optional<DeviceClock::Wall::time_point> take_stall();
+
   /// Lets device time pass up to now: takes new packets, completes what is due.
   PollOutcome poll();
   /// When the next injected fault is due.
@@ -125,10 +130,14 @@ class Gpu final : private model::Host {
   static void signal_queue_error(GpuQueue& queue, std::int64_t error);
   void forget_model_queue(GpuQueue& queue);
   void remove(GpuQueue& queue);
+  /// The driver takes all queues off the GPU and puts them back.
+  void stall_all_queues();
 
   DeviceClock clock_;
   model::Device device_;
   KnownKernels known_;
+  model::QueueChangeStalls stalls_;
+  std::optional<DeviceClock::Wall::time_point> stall_end_;
   TraceWriter* trace_;
   std::array<SdmaEngine, 2> copy_engines_;
   std::size_t next_copy_engine_ = 0;  // that a new queue gets

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -152,7 +153,12 @@ class MixChain {
     // barriers can keep the order then.
     GpuSignal gate;
     std::array<GpuQueue, 2> queues;
-    for (GpuQueue& queue : queues) queue.barrier(false, std::array{gate.handle()}, nullptr);
+    // CUs of their own: on shared ones, device-filling kernels follow each other anyway.
+    std::array<std::array<std::uint32_t, 2>, 2> halves{{{0x3fffffff, 0}, {0xc0000000, 0x0fffffff}}};
+    for (std::size_t i = 0; i < queues.size(); ++i) {
+      EXPECT_EQ(queues.at(i).set_cu_mask(halves.at(i)), HSAKMT_STATUS_SUCCESS);
+      queues.at(i).barrier(false, std::array{gate.handle()}, nullptr);
+    }
     std::vector<std::unique_ptr<GpuSignal>> done;
     for (std::size_t i = 0; i < length; ++i) {
       arguments[i] = {words_.gpu() + (i + 1) * 8, static_cast<std::uint32_t>(i), 1, {}};
@@ -206,6 +212,26 @@ TEST_F(KfdsimQueue, QueuesOnDisjointCusRunAtTheSameTime) {
   ASSERT_TRUE(right_done.wait());
   EXPECT_LT(right_done.raw().start_ts, left_done.raw().end_ts);
   EXPECT_LT(left_done.raw().start_ts, right_done.raw().end_ts);
+}
+
+TEST_F(KfdsimQueue, AChangeOfQueuesStallsRunningKernelsAndReturnsAfterwards) {
+  const auto kernel = kernel_of(2000, 2000);
+  const LoadedKernels loaded({&kernel, 1});
+  const GpuSignal done;
+  GpuQueue queue;
+  GpuQueue other;
+  queue.dispatch(loaded.object(0), &done);
+  std::array<std::uint32_t, 2> low{0x3fffffff, 0};
+  // As often as it takes that one of the stalls falls into the kernel's time.
+  using Clock = std::chrono::steady_clock;
+  const auto before = Clock::now();
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(other.set_cu_mask(low), HSAKMT_STATUS_SUCCESS);
+  const std::chrono::duration<double, std::micro> all_ioctls = Clock::now() - before;
+  ASSERT_TRUE(done.wait());
+  const std::chrono::duration<double, std::micro> ran(
+      static_cast<double>(done.raw().end_ts - done.raw().start_ts) / 25.0);
+  EXPECT_GT(ran.count(), 2000 * 1.2);
+  EXPECT_GT(all_ioctls.count(), 20 * 50.0);
 }
 
 TEST_F(KfdsimQueue, EmptyMaskHangsTheQueueUntilItGetsCus) {

@@ -120,27 +120,5 @@ TEST_F(Barrier, ABarrierThatWaitsDoesNotHoldBackOtherQueues) {
   EXPECT_FALSE(host.spans.contains(2));
 }
 
-TEST_F(Barrier, CostsMoreWhileThereAreMoreMaskedStreamsThanTheBudget) {
-  GpuDescription gpu = small_gpu();
-  gpu.timing.stream_budget = 2;
-  gpu.timing.over_budget_us = 20;
-  Recorder recorder;
-  Device other(gpu, recorder);
-  const QueueId first = *other.create_queue(cus("0"));
-  ASSERT_TRUE(other.create_queue(cus("1")));
-  ASSERT_TRUE(other.create_queue(cus("0-3")));  // a full mask is no mask
-  other.submit(first, barrier(PacketKind::barrier_and, 1, {}), us(0));
-  other.advance(us(100));
-  EXPECT_EQ(recorder.spans[1], span(0, 3));
-  const QueueId third = *other.create_queue(cus("2"));
-  other.submit(first, barrier(PacketKind::barrier_and, 2, {}), us(100));
-  other.advance(us(200));
-  EXPECT_EQ(recorder.spans[2], span(100, 123));
-  ASSERT_TRUE(other.set_cu_mask(third, cus("0-3")));
-  other.submit(first, barrier(PacketKind::barrier_and, 3, {}), us(200));
-  other.advance(us(300));
-  EXPECT_EQ(recorder.spans[3], span(200, 203));
-}
-
 }  // namespace
 }  // namespace eclip::model

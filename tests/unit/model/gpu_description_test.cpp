@@ -59,7 +59,7 @@ TEST(GpuDescription, Mi50IsWhatTheKfdReports) {
   EXPECT_EQ(gpu->topology.max_clock_mhz, 1725U);
   EXPECT_EQ(gpu->topology.gpu_counter_khz, 25000U);
   EXPECT_EQ(gpu->topology.num_cp_queues, 24U);
-  EXPECT_EQ(gpu->timing.stream_budget, 7U);
+  EXPECT_EQ(gpu->timing.connections, 7U);
 }
 
 TEST(GpuDescription, H100HasTheUnitsOfTheProfiles) {
@@ -108,7 +108,7 @@ TEST_F(GpuDescriptionErrors, AnyMissingKeyIsNamed) {
     EXPECT_THAT(message_after(whole, ""), HasSubstr(named + "is missing"));
     EXPECT_THAT(message_after(whole, of_wrong_type), HasSubstr(named + "must be"));
   }
-  EXPECT_EQ(keys, 28U);
+  EXPECT_EQ(keys, 32U);
 }
 
 TEST_F(GpuDescriptionErrors, ValuesOutOfRange) {
@@ -122,6 +122,8 @@ TEST_F(GpuDescriptionErrors, ValuesOutOfRange) {
               HasSubstr("must be at most 1024"));
   EXPECT_THAT(message_after("barrier_us = ", "barrier_us = -"),
               HasSubstr("'timing.barrier_us' must be a number from 0 to 1000000"));
+  EXPECT_THAT(message_after("queue_change_p50_us = ", "queue_change_p50_us = 99"),
+              HasSubstr("timing.queue_change_p99_us must be at least"));
   EXPECT_THAT(message_after("idle_watts = 20.0", "idle_watts = nan"), HasSubstr("idle_watts"));
   EXPECT_THAT(message_after("name = \"mi50\"", "name = \"\""), HasSubstr("'name' must be a text"));
 }

@@ -98,5 +98,28 @@ INSTANTIATE_TEST_SUITE_P(
         BadPoints{"endless", {{8, std::numeric_limits<double>::infinity()}}, "positive, finite"}),
     [](const auto& param_info) { return std::string(param_info.param.name); });
 
+TEST(Kernel, OnAMaskOfItsOwnTakesWholeRoundsOfWorkgroups) {
+  // 196 workgroups: 7 rounds on 32 CUs, 4 on 64, 3 on 66 and 68, 2 on 98 and 128; 10 us a round.
+  const auto kernel = Kernel::create({.workgroups = 196, .workgroup_size = 128},
+                                     std::vector<TimePoint>{{32, 70}, {64, 40}, {128, 20}});
+  ASSERT_TRUE(kernel);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(64), 40);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(65), 40);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(66), 30);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(97), 30);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(98), 20);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(132), 20);
+  EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(16), 140);
+}
+
+TEST(Kernel, OnAMaskStaysBetweenTheMeasuredTimes) {
+  // Bound by memory: the number of rounds does not matter.
+  const auto kernel = Kernel::create({.workgroups = 100, .workgroup_size = 128},
+                                     std::vector<TimePoint>{{40, 20}, {60, 20}, {100, 20}});
+  ASSERT_TRUE(kernel);
+  for (const std::uint32_t cus : {41U, 49U, 50U, 55U, 61U, 99U})
+    EXPECT_DOUBLE_EQ(kernel->time_on_mask_us(cus), 20) << cus;
+}
+
 }  // namespace
 }  // namespace eclip::model

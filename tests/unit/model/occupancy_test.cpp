@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "daemon/model/cu_groups.h"
 #include "tests/unit/model/schedule.h"
 
@@ -35,42 +37,61 @@ TEST(WorkgroupsPerCu, IsAtLeastOneForAKernelOfALargerGpu) {
 
 class OccupancyTest : public ::testing::Test {
  protected:
-  OccupancyTest() { gpu.timing.last_wave_share = 0.5; }
   // small_gpu: 4 CUs, one workgroup of 1024 on each at a time.
   GpuDescription gpu = small_gpu();
 };
 
-TEST_F(OccupancyTest, FollowsTheWavesDoubled) {
-  // Flat t(c) from 1 CU on: a quarter of 4 CUs is enough for full speed.
-  const auto flat = [](std::uint32_t workgroups) {
-    return kernel({.workgroups = workgroups, .workgroup_size = 256}, {{1, 10}});
+TEST_F(OccupancyTest, SlotsFollowTheWaves) {
+  const auto of_small = [this](std::uint32_t workgroups) {
+    return occupancy_of(kernel({.workgroups = workgroups, .workgroup_size = 256}, {{1, 10}}), 4,
+                        gpu)
+        .slots;
   };
-  EXPECT_DOUBLE_EQ(occupancy_of(flat(1), 4, gpu).demand, 0.25);
-  EXPECT_DOUBLE_EQ(occupancy_of(flat(4), 4, gpu).demand, 0.5);  // 4 of 16 slots, doubled
-  EXPECT_DOUBLE_EQ(occupancy_of(flat(8), 4, gpu).demand, 1);
-  EXPECT_DOUBLE_EQ(occupancy_of(flat(100), 4, gpu).demand, 1);
+  EXPECT_DOUBLE_EQ(of_small(4), 0.25);  // 4 of 16 slots
+  EXPECT_DOUBLE_EQ(of_small(16), 1);
+  EXPECT_DOUBLE_EQ(of_small(100), 1);
+  gpu.timing.full_slots_share = 0.5;
+  EXPECT_DOUBLE_EQ(of_small(4), 0.5);
 }
 
-TEST_F(OccupancyTest, IsAtLeastTheCusThatFullSpeedNeeds) {
-  const Kernel scaling = kernel({.workgroups = 1, .workgroup_size = 64}, {{1, 40}, {4, 10}});
-  EXPECT_DOUBLE_EQ(occupancy_of(scaling, 4, gpu).demand, 1);
+TEST_F(OccupancyTest, LoadIsTheCusThatFullSpeedNeeds) {
+  // Flat t(c) from 1 CU on: a quarter of 4 CUs is enough.
+  const LaunchShape shape{.workgroups = 1, .workgroup_size = 64};
+  EXPECT_DOUBLE_EQ(occupancy_of(kernel(shape, {{1, 10}}), 4, gpu).load, 0.25);
+  const Kernel scaling = kernel(shape, {{1, 40}, {4, 10}});
+  EXPECT_DOUBLE_EQ(occupancy_of(scaling, 4, gpu).load, 1);
   gpu.timing.full_speed_slack = 0.25;
-  EXPECT_DOUBLE_EQ(occupancy_of(scaling, 4, gpu).demand, 0.8);
+  EXPECT_DOUBLE_EQ(occupancy_of(scaling, 4, gpu).load, 0.8);
+  gpu.timing.load_exponent = 0.5;
+  EXPECT_DOUBLE_EQ(occupancy_of(kernel(shape, {{1, 10}}), 4, gpu).load, std::sqrt(0.8 / 4));
 }
 
-TEST_F(OccupancyTest, OnlyALastWaveAfterOthersLeavesRoom) {
-  const auto of_waves = [this](std::uint32_t workgroups) {
+TEST_F(OccupancyTest, TheLastWaveHoldsWhatIsLeftOfTheWorkgroups) {
+  const auto of_workgroups = [this](std::uint32_t workgroups) {
     return occupancy_of(
         kernel({.workgroups = workgroups, .workgroup_size = 1024}, {{1, 40}, {4, 10}}), 4, gpu);
   };
-  EXPECT_DOUBLE_EQ(of_waves(4).last_demand, 1);
-  EXPECT_DOUBLE_EQ(of_waves(4).last_work, 1);
-  EXPECT_DOUBLE_EQ(of_waves(16).demand, 1);
-  EXPECT_DOUBLE_EQ(of_waves(16).last_demand, 0.5);
-  EXPECT_DOUBLE_EQ(of_waves(16).last_work, 0.25);
+  EXPECT_DOUBLE_EQ(of_workgroups(4).last_slots, 1);
+  EXPECT_DOUBLE_EQ(of_workgroups(4).last_work, 1);
+  EXPECT_DOUBLE_EQ(of_workgroups(16).last_slots, 1);
+  EXPECT_DOUBLE_EQ(of_workgroups(16).last_work, 0.25);
+  // Two full waves and 2 of 4 workgroups.
+  EXPECT_DOUBLE_EQ(of_workgroups(10).slots, 1);
+  EXPECT_DOUBLE_EQ(of_workgroups(10).last_slots, 0.5);
+  EXPECT_DOUBLE_EQ(of_workgroups(10).last_work, 1.0 / 3);
 }
 
-TEST_F(OccupancyTest, MemoryActivityIsWhatMoreCusDoNotSpeedUp) {
+TEST_F(OccupancyTest, TheCacheTellsKernelsAndMasksApart) {
+  OccupancyCache cache(gpu);
+  const auto first = scaling_kernel(400);
+  const auto second = scaling_kernel(800);
+  EXPECT_DOUBLE_EQ(cache.find(first, 4).full_us, 100);
+  EXPECT_DOUBLE_EQ(cache.find(second, 4).full_us, 200);
+  EXPECT_DOUBLE_EQ(cache.find(first, 2).full_us, 200);
+  EXPECT_DOUBLE_EQ(cache.find(first, 4).full_us, 100);
+}
+
+TEST_F(OccupancyTest, MemoryShareIsWhatMoreCusDoNotSpeedUp) {
   const LaunchShape full{.workgroups = 4, .workgroup_size = 1024};
   EXPECT_DOUBLE_EQ(occupancy_of(kernel(full, {{1, 40}, {4, 10}}), 4, gpu).memory, 0);
   EXPECT_DOUBLE_EQ(occupancy_of(kernel(full, {{1, 10}}), 4, gpu).memory, 1);

@@ -1,6 +1,7 @@
 // Queues that are made, masked anew and destroyed while kernels run.
 #include <gtest/gtest.h>
 
+#include "daemon/model/queue_change.h"
 #include "tests/unit/model/schedule.h"
 
 namespace eclip::model {
@@ -131,6 +132,74 @@ TEST_F(QueueChange, AStallHoldsBarrierPacketsBackToo) {
   EXPECT_EQ(host.spans[1].end, DeviceTime(-1));
   device.advance(us(100));
   EXPECT_EQ(host.spans[1].end, us(53));
+}
+
+TEST_F(QueueChange, AStallPausesRunningKernelsAndHoldsBackTheRest) {
+  const QueueId left = queue("0-1");
+  const QueueId right = queue("2-3");
+  device.submit(left, dispatch(1, small_kernel(100)), us(0));
+  EXPECT_EQ(device.stall(us(50), us(30)), us(80));
+  EXPECT_EQ(device.next_event(), us(80));
+  device.submit(right, dispatch(2, small_kernel(10)), us(40));
+  EXPECT_DOUBLE_EQ(device.power_watts(), 10);
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1], span(0, 150));
+  EXPECT_EQ(host.spans[2], span(80, 90));
+}
+
+TEST_F(QueueChange, StallsFollowEachOther) {
+  const QueueId only = queue("0-3");
+  device.submit(only, dispatch(1, small_kernel(100)), us(0));
+  EXPECT_EQ(device.stall(us(50), us(10)), us(60));
+  EXPECT_EQ(device.stall(us(50), us(20)), us(110));
+  EXPECT_EQ(device.stall(us(0), us(30)), us(110));
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1], span(0, 200));
+}
+
+TEST_F(QueueChange, AQueueMayBeDestroyedDuringAStall) {
+  const QueueId doomed = queue("0-3");
+  const QueueId other = queue("0-3");
+  device.submit(doomed, dispatch(1, scaling_kernel(400)), us(0));
+  device.submit(other, dispatch(2, scaling_kernel(40)), us(0));
+  device.stall(us(50), us(10));
+  device.destroy_queue(doomed);
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[1].end, DeviceTime(-1));
+  EXPECT_EQ(host.spans[2], span(60, 70));
+}
+
+TEST(QueueChangeStalls, HaveTheMedianAndThe99thPercentileOfTheDescription) {
+  GpuDescription gpu = small_gpu();
+  gpu.timing.queue_change_p50_us = 300;
+  gpu.timing.queue_change_p99_us = 5000;
+  QueueChangeStalls stalls(gpu, 1);
+  constexpr int samples = 20000;
+  int above_median = 0;
+  int above_p99 = 0;
+  for (int i = 0; i < samples; ++i) {
+    const DeviceTime stall = stalls.next();
+    if (stall > us(300)) ++above_median;
+    if (stall > us(5000)) ++above_p99;
+  }
+  EXPECT_NEAR(above_median, samples / 2, samples / 50);
+  EXPECT_NEAR(above_p99, samples / 100, samples / 400);
+}
+
+TEST(QueueChangeStalls, AreTheSameForTheSameSeedOnly) {
+  GpuDescription gpu = small_gpu();
+  gpu.timing.queue_change_p50_us = 300;
+  gpu.timing.queue_change_p99_us = 5000;
+  QueueChangeStalls first(gpu, 7);
+  QueueChangeStalls same(gpu, 7);
+  QueueChangeStalls other(gpu, 8);
+  const DeviceTime stall = first.next();
+  EXPECT_EQ(same.next(), stall);
+  EXPECT_NE(other.next(), stall);
+}
+
+TEST(QueueChangeStalls, AMedianOfZeroMeansNone) {
+  EXPECT_EQ(QueueChangeStalls(small_gpu(), 1).next(), us(0));
 }
 
 }  // namespace

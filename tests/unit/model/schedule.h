@@ -30,9 +30,13 @@ inline GpuDescription small_gpu() {
                 .barrier_us = 3,
                 .memory_contention = 0,
                 .full_speed_slack = 0,
-                .last_wave_share = 1,
-                .stream_budget = 7,
-                .over_budget_us = 0};
+                .load_exponent = 1,
+                .overlap_gain = 0,
+                .full_slots_share = 1,
+                .connections = 8,
+                .connection_slice_us = 1000,
+                .queue_change_p50_us = 0,
+                .queue_change_p99_us = 0};
   gpu.power = {.idle_watts = 10, .cu_active_watts = 5, .memory_watts = 0};
   return gpu;
 }

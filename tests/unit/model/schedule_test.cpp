@@ -95,22 +95,24 @@ TEST_F(Schedule, ASmallKernelWaitsForTheRestOfADeviceFillingOne) {
 }
 
 TEST_F(Schedule, ABigKernelHardlyWaitsForASmallOne) {
-  // The small kernel needs a quarter of each of the 4 CUs (1 CU of 4); what it leaves is 3 CUs.
+  // The small kernel has 1 of 64 slots and needs a quarter of the throughput (1 CU of 4).
   const QueueId first = queue("0-3");
   const QueueId second = queue("0-3");
   device.submit(first, dispatch(1, small_kernel(10)), us(0));
   device.submit(second, dispatch(2, scaling_kernel(400)), us(0));
   device.advance(us(1000));
-  EXPECT_EQ(host.spans[1], span(0, 10));
-  // 10 us at the speed of 3 CUs do 30 of 400 CU-microseconds; the rest is done by 4.
-  EXPECT_EQ(host.spans[2], span(0, 10 + 370.0 / 4));
+  // Together they need 63/64 + 1/4 of each CU's throughput: 79/64.
+  EXPECT_EQ(host.spans[1], span(0, 10 * 79.0 / 64));
+  // Meanwhile one of the four workgroups of the big kernel finds no room: two rounds instead of
+  // one, so 200 us x 79/64. That makes 1/20 of the work.
+  EXPECT_EQ(host.spans[2], span(0, 10 * 79.0 / 64 + 95));
 }
 
 TEST_F(Schedule, OverlappingMasksShareOnlyWhatTheyShare) {
   const QueueId left = queue("0-2");
   const QueueId right = queue("1-3");
-  device.submit(left, dispatch(1, scaling_kernel(300)), us(0));
-  device.submit(right, dispatch(2, scaling_kernel(300)), us(0));
+  device.submit(left, dispatch(1, scaling_kernel(300, 12)), us(0));
+  device.submit(right, dispatch(2, scaling_kernel(300, 12)), us(0));
   device.advance(us(1000));
   // The first has 3 CUs for its 100 us; the second has CU 3 alone, then 3 CUs for what is left.
   EXPECT_EQ(host.spans[1], span(0, 100));
@@ -118,33 +120,64 @@ TEST_F(Schedule, OverlappingMasksShareOnlyWhatTheyShare) {
 }
 
 TEST_F(Schedule, ALastWaveLeavesRoom) {
+  const QueueId first = queue("0-3");
+  const QueueId second = queue("0-3");
+  // A full wave of four workgroups for 50 us, then two workgroups.
+  device.submit(first, dispatch(1, scaling_kernel(400, 6)), us(0));
+  device.submit(second, dispatch(2, small_kernel(10)), us(0));
+  device.advance(us(1000));
+  // Together they need 5/4 of the throughput.
+  EXPECT_EQ(host.spans[2], span(50, 62.5));
+  EXPECT_EQ(host.spans[1], span(0, 102.5));
+}
+
+TEST_F(Schedule, OverlapHidesPartOfAnOverload) {
   GpuDescription gpu = small_gpu();
-  gpu.timing.last_wave_share = 0.5;
+  gpu.timing.overlap_gain = 0.4;
   Recorder recorder;
   Device other(gpu, recorder);
   const QueueId first = *other.create_queue(cus("0-3"));
   const QueueId second = *other.create_queue(cus("0-3"));
-  // Two waves: 50 us on all CUs, then 50 us on half of each.
-  other.submit(first, dispatch(1, scaling_kernel(400, 8)), us(0));
-  other.submit(second, dispatch(2, small_kernel(10)), us(0));
+  // Half of the slots each, and all of the throughput: twice the time without a gain.
+  other.submit(first, dispatch(1, scaling_kernel(400, 2)), us(0));
+  other.submit(second, dispatch(2, scaling_kernel(400, 2)), us(0));
   other.advance(us(1000));
-  EXPECT_EQ(recorder.spans[1], span(0, 100));
-  EXPECT_EQ(recorder.spans[2], span(50, 60));
+  EXPECT_EQ(recorder.spans[1], span(0, 160));
+  EXPECT_EQ(recorder.spans[2], span(0, 160));
 }
 
-TEST_F(Schedule, MemoryContentionSlowsKernelsThatRunTogether) {
+TEST_F(Schedule, KernelsBoundByMemorySlowEachOther) {
   GpuDescription gpu = small_gpu();
   gpu.timing.memory_contention = 0.5;
   Recorder recorder;
   Device other(gpu, recorder);
   const QueueId left = *other.create_queue(cus("0-1"));
   const QueueId right = *other.create_queue(cus("2-3"));
-  other.submit(left, dispatch(1, small_kernel(30)), us(0));
-  other.submit(right, dispatch(2, small_kernel(60)), us(0));
+  const auto bound = [](double time_us) {
+    const LaunchShape shape{.workgroups = 4, .workgroup_size = 1024};
+    return std::make_shared<const Kernel>(
+        *Kernel::create(shape, std::vector<TimePoint>{{1, time_us}}));
+  };
+  other.submit(left, dispatch(1, bound(30)), us(0));
+  other.submit(right, dispatch(2, bound(60)), us(0));
   other.advance(us(1000));
   // 45 us together at 2/3 of the speed, then the second has 30 us of work left and runs alone.
   EXPECT_EQ(recorder.spans[1], span(0, 45));
   EXPECT_EQ(recorder.spans[2], span(0, 75));
+}
+
+TEST_F(Schedule, AKernelThatScalesLeavesTheMemoryAlone) {
+  GpuDescription gpu = small_gpu();
+  gpu.timing.memory_contention = 0.5;
+  Recorder recorder;
+  Device other(gpu, recorder);
+  const QueueId left = *other.create_queue(cus("0-1"));
+  const QueueId right = *other.create_queue(cus("2-3"));
+  other.submit(left, dispatch(1, scaling_kernel(60)), us(0));
+  other.submit(right, dispatch(2, scaling_kernel(60)), us(0));
+  other.advance(us(1000));
+  EXPECT_EQ(recorder.spans[1], span(0, 30));
+  EXPECT_EQ(recorder.spans[2], span(0, 30));
 }
 
 TEST_F(Schedule, EnergyIsIdlePowerPlusTheBusyShareOfCus) {

@@ -1,0 +1,68 @@
+#include "daemon/model/connections.h"
+
+namespace eclip::model {
+
+void Connections::packet_added(PacketQueue& queue, DeviceTime now) {
+  if (queue.connection) {
+    Connection& connection = connections_[*queue.connection];
+    if (connection.first == nullptr) find_first(connection, now);
+    return;
+  }
+  const auto fewest = std::min_element(connections_.begin(), connections_.end(),
+                                       [](const Connection& left, const Connection& right) {
+                                         return left.queues.size() < right.queues.size();
+                                       });
+  queue.connection = static_cast<std::uint32_t>(fewest - connections_.begin());
+  fewest->queues.push_back(&queue);
+  if (fewest->queues.size() == 2) ++shared_;
+  find_first(*fewest, now);
+}
+
+void Connections::progressed(PacketQueue& queue, DeviceTime now) {
+  if (queue.is_idle()) return remove(queue, now);
+  if (shared_ != 0) find_first(connections_[*queue.connection], now);
+}
+
+void Connections::remove(PacketQueue& queue, DeviceTime now) {
+  if (!queue.connection) return;
+  Connection& connection = connections_[*queue.connection];
+  std::erase(connection.queues, &queue);
+  if (connection.queues.size() == 1) --shared_;
+  queue.connection.reset();
+  find_first(connection, now);
+}
+
+void Connections::find_first(Connection& connection, DeviceTime now) {
+  connection.waiting_since = now;
+  connection.first = nullptr;
+  for (PacketQueue* queue : connection.queues)
+    if (!queue->empty() &&
+        (connection.first == nullptr || queue->first_order() < connection.first->first_order()))
+      connection.first = queue;
+}
+
+std::optional<DeviceTime> Connections::next_turn_of_shared() const {
+  std::optional<DeviceTime> next;
+  for (const Connection& connection : connections_) {
+    const auto waiting = std::count_if(connection.queues.begin(), connection.queues.end(),
+                                       [](const PacketQueue* queue) { return !queue->empty(); });
+    if (waiting < 2) continue;
+    const DeviceTime turn = connection.waiting_since + time_slice_;
+    next = std::min(next.value_or(turn), turn);
+  }
+  return next;
+}
+
+bool Connections::take_turns(DeviceTime now) {
+  if (shared_ == 0) return false;
+  bool any = false;
+  for (Connection& connection : connections_) {
+    if (connection.queues.size() < 2 || connection.waiting_since + time_slice_ > now) continue;
+    if (connection.first != nullptr) connection.first->yield_turn(next_order());
+    find_first(connection, now);
+    any = true;
+  }
+  return any;
+}
+
+}  // namespace eclip::model

@@ -1,0 +1,59 @@
+// The hardware connections between queues and the packet processors.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "daemon/model/packet_queue.h"
+
+namespace eclip::model {
+
+/// A queue with packets is bound to one of a fixed number of connections; an idle queue has none
+/// (it is swapped out) and gets the one with the fewest queues with its next packet. A connection
+/// looks at the packets of its queues in order of submission, one at a time: a packet that has to
+/// wait holds back the other queues of its connection. After `time_slice` without progress the
+/// other queues' packets go first, so that a wait for a queue behind it ends.
+class Connections {
+ public:
+  Connections(std::uint32_t count, DeviceTime time_slice)
+      : time_slice_(time_slice), connections_(count) {}
+
+  /// The order of the next packet; higher than all before.
+  std::uint64_t next_order() { return ++order_; }
+  /// Call after a packet was appended.
+  void packet_added(PacketQueue& queue, DeviceTime now);
+  /// Whether the queue's first packet may be looked at. The queue has packets.
+  [[nodiscard]] bool may_go_on(const PacketQueue& queue) const {
+    const Connection& connection = connections_[*queue.connection];
+    return connection.queues.size() == 1 || connection.first == &queue;
+  }
+  /// The queue has taken a packet or completed one.
+  void progressed(PacketQueue& queue, DeviceTime now);
+  void remove(PacketQueue& queue, DeviceTime now);
+
+  /// When a connection gives up waiting; nullopt when none is shared and waiting.
+  [[nodiscard]] std::optional<DeviceTime> next_turn() const {
+    if (shared_ == 0) return std::nullopt;
+    return next_turn_of_shared();
+  }
+  /// Passes on the connections whose time slice is over; says whether there were any.
+  bool take_turns(DeviceTime now);
+
+ private:
+  struct Connection {
+    std::vector<PacketQueue*> queues;
+    PacketQueue* first = nullptr;  ///< whose packet is next
+    DeviceTime waiting_since{};
+  };
+  [[nodiscard]] std::optional<DeviceTime> next_turn_of_shared() const;
+  static void find_first(Connection& connection, DeviceTime now);
+
+  DeviceTime time_slice_;
+  std::vector<Connection> connections_;
+  std::uint64_t order_ = 0;
+  std::size_t shared_ = 0;  // connections with more than one queue
+};
+
+}  // namespace eclip::model
