@@ -269,15 +269,16 @@ int hip_stream_write(const kfdsim_launch* launch) {
   return 0;
 }
 
-constexpr ShadowKernel rocr_copy_aligned{copy<rocr_copy_transfer<RocrCopyAligned>>,
-                                         rocr_copy_transfer<RocrCopyAligned>};
-constexpr ShadowKernel rocr_copy_misaligned{copy<rocr_copy_transfer<RocrCopyMisaligned>>,
-                                            rocr_copy_transfer<RocrCopyMisaligned>};
+// ROCr writes the arguments of its next kernels over those of kernels whose packets have left the
+// ring, whether they have ended or not.
+template <class Arguments>
+constexpr ShadowKernel rocr_copy{copy<rocr_copy_transfer<Arguments>>, rocr_copy_transfer<Arguments>,
+                                 sizeof(Arguments)};
 
 constexpr std::array table{
-    BlitKernel{"CopyAligned", rocr_copy_aligned},
-    BlitKernel{"CopyMisaligned", rocr_copy_misaligned},
-    BlitKernel{"Fill", {rocr_fill, rocr_fill_transfer}},
+    BlitKernel{"CopyAligned", rocr_copy<RocrCopyAligned>},
+    BlitKernel{"CopyMisaligned", rocr_copy<RocrCopyMisaligned>},
+    BlitKernel{"Fill", {rocr_fill, rocr_fill_transfer, sizeof(RocrFill)}},
     BlitKernel{"__amd_rocclr_copyBuffer", {copy<hip_copy_transfer>, hip_copy_transfer}},
     BlitKernel{"__amd_rocclr_copyBufferAligned",
                {copy<hip_copy_aligned_transfer>, hip_copy_aligned_transfer}},
