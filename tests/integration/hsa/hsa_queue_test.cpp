@@ -72,7 +72,8 @@ std::uint64_t chain_over_queues(const Hsa& hsa, const MixWords& words, std::size
       queue.barrier(true, std::array{never.get(), done[i - 1]->get()}, nullptr);
     } else if (i > 0) {
       // The signal before the last is 0 long since.
-      queue.barrier(false, std::array{done[i - 1]->get(), done[i - std::min<std::size_t>(i, 2)]->get()},
+      queue.barrier(false,
+                    std::array{done[i - 1]->get(), done[i - std::min<std::size_t>(i, 2)]->get()},
                     nullptr);
     }
     queue.dispatch(mix.object(), done[i].get(), words.kernarg(i));

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "daemon/model/kernel.h"
-#include "tests/integration/hsa/hsa_fixture.h"
+#include "tests/integration/hsa/hsa_copies.h"
 
 namespace eclip::test {
 namespace {
@@ -36,15 +36,6 @@ class HsaTimes : public InsideHsa {
   std::uint64_t hertz_ = 0;
 };
 
-// The counter ticks every 40 ns, at both ends; the system's nanoseconds are rounded.
-constexpr double tick_us = 0.041;
-// The runtime relates the two clocks by a few readings of both, some microseconds apart.
-constexpr double clock_ratio_error = 1e-3;
-
-double tolerance(double us) {
-  return 2 * tick_us + us * clock_ratio_error;
-}
-
 TEST_F(HsaTimes, DispatchTimeIsTheProfilesOnEachMask) {
   const auto description = replay_kernel(800, 230);
   const auto curve = model::Kernel::create(description.shape, description.points);
@@ -53,15 +44,14 @@ TEST_F(HsaTimes, DispatchTimeIsTheProfilesOnEachMask) {
   const HsaQueue queue(hsa());
   check(hsa_amd_profiling_set_profiler_enabled(queue.get(), 1));
   constexpr std::uint64_t all = (std::uint64_t{1} << 60) - 1;
-  for (const std::uint64_t mask :
-       std::initializer_list<std::uint64_t>{all, 0x7fff, 0x111111111111111, 0x3fffffff,
-                                            std::uint64_t{1} << 59, all - 1}) {
+  for (const std::uint64_t mask : std::initializer_list<std::uint64_t>{
+           all, 0x7fff, 0x111111111111111, 0x3fffffff, std::uint64_t{1} << 59, all - 1}) {
     queue.set_cu_mask(mask);
     const HsaSignal done;
     queue.dispatch(kernel.object(), &done);
     ASSERT_TRUE(done.wait());
     const double expected = curve->time_us(std::popcount(mask));
-    EXPECT_NEAR(duration_us(done), expected, tolerance(expected)) << std::hex << mask;
+    EXPECT_NEAR(duration_us(done), expected, tolerance_us(expected)) << std::hex << mask;
   }
 }
 
@@ -91,10 +81,10 @@ TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
   gate.set(0);
   ASSERT_TRUE(done.back()->wait());
   for (std::size_t i = 0; i < count; ++i) {
-    EXPECT_NEAR(duration_us(*done[i]), kernel_us, tolerance(kernel_us)) << i;
+    EXPECT_NEAR(duration_us(*done[i]), kernel_us, tolerance_us(kernel_us)) << i;
     if (i == 0) continue;
     const double gap = us(times(*done[i]).start) - us(times(*done[i - 1]).end);
-    EXPECT_NEAR(gap, launch_gap_us, tolerance(launch_gap_us)) << i;
+    EXPECT_NEAR(gap, launch_gap_us, tolerance_us(launch_gap_us)) << i;
   }
 }
 
