@@ -66,7 +66,7 @@ Result<void> ControlServer::run() {
       if (tag == tag_listen) {
         accept_clients();
       } else if (tag == tag_service) {
-        service_.run_posted();
+        if (auto done = service_.run_posted(); !done) return done;
       } else if (tag == tag_signal) {
         signalfd_siginfo signal{};
         if (::read(signal_fd_, &signal, sizeof signal) == sizeof signal) {

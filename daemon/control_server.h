@@ -45,7 +45,7 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  /// Returns after SIGTERM or SIGINT on the signalfd. Errors: epoll's.
+  /// Returns after SIGTERM or SIGINT on the signalfd. Errors: epoll's, and that the GPU has failed.
   Result<void> run();
 
  private:

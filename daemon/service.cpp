@@ -53,6 +53,12 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config) {
       spdlog::warn("{}", probe.error().message());
   }
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
+  auto watch = GpuWatch::start(service->device_->topology().node.value,
+                               [raw = service.get()](const Error& error) {
+                                 raw->mailbox_.post([raw, error] { raw->failure_ = error; });
+                               });
+  if (!watch) return tl::unexpected(watch.error());
+  service->watch_ = std::move(*watch);
   service->start_forwarder();
   return service;
 }
@@ -131,10 +137,12 @@ Result<void> Service::calibrate_clock() {
   return {};
 }
 
-void Service::run_posted() {
+Result<void> Service::run_posted() {
   std::uint64_t count = 0;
   [[maybe_unused]] const auto got = ::read(wake_fd_.get(), &count, sizeof count);
   mailbox_.run_all();
+  if (failure_) return tl::unexpected(*failure_);
+  return {};
 }
 
 Result<Worker*> Service::find(WorkerId worker) {

@@ -13,6 +13,7 @@
 
 #include "daemon/config.h"
 #include "daemon/forwarder.h"
+#include "daemon/gpu_watch.h"
 #include "daemon/kfd_device.h"
 #include "daemon/kfd_ioctl_probe.h"
 #include "daemon/lease_table.h"
@@ -39,7 +40,8 @@ class Service {
   /// Readable when run_posted() has something to do.
   [[nodiscard]] int wake_fd() const { return wake_fd_.get(); }
   /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
-  void run_posted();
+  /// Errc::device_failed when the GPU has failed: eclipd cannot go on.
+  Result<void> run_posted();
 
   struct NewWorker {
     WorkerId id;
@@ -116,6 +118,8 @@ class Service {
   std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
+  std::optional<Error> failure_;  ///< of the GPU
+  std::unique_ptr<GpuWatch> watch_;
   std::unique_ptr<Forwarder> forwarder_;  // first to go
 };
 

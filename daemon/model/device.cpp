@@ -88,9 +88,18 @@ class Device::State {
     settle();
   }
 
+  void stall_processors(DeviceTime until) {
+    processors_stalled_until_ = std::max(processors_stalled_until_, until);
+  }
+
   [[nodiscard]] std::optional<DeviceTime> next_event() const {
     if (dirty_) return now_;
     std::optional<DeviceTime> next = units_.next_change();
+    if (now_ < processors_stalled_until_) {
+      if (!active_.empty())
+        next = std::min(next.value_or(processors_stalled_until_), processors_stalled_until_);
+      return next;
+    }
     for (const Active& active : active_)
       if (const auto ready = active.queue->ready_at())
         next = std::min(next.value_or(*ready), *ready);
@@ -150,7 +159,8 @@ class Device::State {
     bool any_progress = true;
     while (any_progress) {
       any_progress = false;
-      for (const Active& active : active_) any_progress |= process(active);
+      if (now_ >= processors_stalled_until_)
+        for (const Active& active : active_) any_progress |= process(active);
       std::erase_if(active_, [](const Active& active) { return active.queue->empty(); });
       started_.clear();
       units_.share_out(now_, started_);
@@ -209,6 +219,7 @@ class Device::State {
   std::uint32_t last_queue_ = 0;
   std::int64_t masked_queues_ = 0;
   DeviceTime now_{};
+  DeviceTime processors_stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
   std::vector<Residency> completed_;
@@ -233,6 +244,9 @@ void Device::destroy_queue(QueueId queue) {
 }
 void Device::submit(QueueId queue, Packet packet, DeviceTime at) {
   state_->submit(queue, std::move(packet), at);
+}
+void Device::stall_processors(DeviceTime until) {
+  state_->stall_processors(until);
 }
 void Device::signals_changed(DeviceTime at) {
   state_->signals_changed(at);

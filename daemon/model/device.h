@@ -82,6 +82,8 @@ class Device {
 
   /// Appends a packet at device time `at` (not before now(); earlier is taken as now()).
   void submit(QueueId queue, Packet packet, DeviceTime at);
+  /// No packet goes on before `until`; kernels that have their CUs do. Takes effect now.
+  void stall_processors(DeviceTime until);
   /// An agent other than the device wrote a signal: waiting barriers are looked at again.
   void signals_changed(DeviceTime at);
 

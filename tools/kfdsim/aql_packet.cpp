@@ -18,8 +18,8 @@ unsigned type_of(std::uint16_t header) {
   return field(header, HSA_PACKET_HEADER_TYPE, HSA_PACKET_HEADER_WIDTH_TYPE);
 }
 
-QueueFault bad_packet(std::string text) {
-  return {false, 0, std::move(text)};
+QueueFault bad_packet(std::int64_t error, std::string text) {
+  return {false, 0, std::move(text), error};
 }
 
 std::variant<AqlPacket, QueueFault> decode_dispatch(
@@ -34,8 +34,12 @@ std::variant<AqlPacket, QueueFault> decode_dispatch(
   dispatch.kernarg_address = reinterpret_cast<std::uint64_t>(raw.kernarg_address);
   for (int i = 0; i < 3; ++i) {
     if (dispatch.workgroup_size.at(i) == 0 || dispatch.grid_size.at(i) == 0) {
-      return bad_packet("a dispatch packet has an empty grid or workgroup");
+      return bad_packet(queue_error::dimensions,
+                        "a dispatch packet has an empty grid or workgroup");
     }
+  }
+  if (dispatch.kernel_object == 0) {
+    return bad_packet(queue_error::code, "a dispatch packet names no kernel object");
   }
   packet.completion_signal = raw.completion_signal.handle;
   packet.body = dispatch;
@@ -83,13 +87,15 @@ std::variant<AqlPacket, QueueFault> decode_packet(std::span<const std::byte, pac
       const auto format = std::to_integer<std::uint8_t>(bytes[2]);
       if (format != amd_format_pm4) {
         return bad_packet(
+            queue_error::vendor_format,
             fmt::format("vendor-specific packets of format {} are not simulated", format));
       }
       packet.body = CachePacket{};
       return packet;
     }
     default:
-      return bad_packet(fmt::format("packet type {} is not known on a GPU's queue", type));
+      return bad_packet(queue_error::packet_format,
+                        fmt::format("packet type {} is not known on a GPU's queue", type));
   }
 }
 

@@ -12,11 +12,24 @@ namespace eclip::kfdsim {
 
 inline constexpr std::size_t packet_bytes = 64;
 
-/// Why a queue stops: the GPU could not reach `address`, or the packet makes no sense.
+/// What the packet processor writes to a queue's queue_inactive_signal when it stops the queue; the
+/// ROCm runtime turns it into the status that the queue's error callback gets.
+namespace queue_error {
+inline constexpr std::int64_t dimensions = 2;       ///< INCOMPATIBLE_ARGUMENTS
+inline constexpr std::int64_t group_memory = 4;     ///< INVALID_ALLOCATION
+inline constexpr std::int64_t code = 8;             ///< INVALID_CODE_OBJECT
+inline constexpr std::int64_t packet_format = 32;   ///< INVALID_PACKET_FORMAT
+inline constexpr std::int64_t workgroup = 64;       ///< INVALID_ARGUMENT: too large
+inline constexpr std::int64_t vendor_format = 256;  ///< INVALID_PACKET_FORMAT
+}  // namespace queue_error
+
+/// Why the GPU stops a queue: the packet makes no sense (`error`), or, for all queues of the
+/// process, it could not reach `address`.
 struct QueueFault {
   bool memory = false;
   std::uint64_t address = 0;
   std::string text;
+  std::int64_t error = queue_error::packet_format;
 };
 
 struct DispatchPacket {

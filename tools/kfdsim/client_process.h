@@ -12,6 +12,7 @@
 #include "ipc/result.h"
 #include "ipc/unique_fd.h"
 #include "tools/kfdsim/backing_memory.h"
+#include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_context.h"
 
 namespace eclip::kfdsim {
@@ -43,13 +44,15 @@ class ClientProcess {
   [[nodiscard]] std::uint64_t kfd_node() const { return first_node_; }
   [[nodiscard]] std::uint64_t render_node() const { return first_node_ + 1; }
 
-  /// The pages behind the process's maps, made on first use; with its FUSE backing id.
+  /// The pages behind the process's maps, made on first use; with passthrough, their FUSE backing
+  /// id.
   std::optional<BackingMemory> backing;
   std::int32_t backing_id = 0;
   /// From the first open of /dev/kfd to the end of the address space that opened it.
   std::unique_ptr<GpuContext> gpu;
   std::uint64_t kfd_opens = 0;
   IoctlCounts ioctls;
+  FaultHistory faults;
 
  private:
   ClientProcess(pid_t pid, std::uint64_t first_node, UniqueFd pidfd, UniqueFd tasks)

@@ -78,13 +78,28 @@ ClientProcess* ClientRegistry::of_pid(pid_t pid) {
 
 Result<void> ClientRegistry::provide_backing(ClientProcess& client) {
   if (client.backing) return {};
-  auto created = BackingMemory::create();
+  auto created = connection_.mapping() == Mapping::passthrough ? back_with_memfd(client)
+                                                               : back_with_own_files(client);
   if (!created) return tl::unexpected<Error>(std::move(created.error()));
+  client.backing.emplace(std::move(*created));
+  return {};
+}
+
+Result<BackingMemory> ClientRegistry::back_with_memfd(ClientProcess& client) {
+  auto created = BackingMemory::create();
+  if (!created) return created;
   auto id = connection_.open_backing(created->fd());
   if (!id) return tl::unexpected<Error>(std::move(id.error()));
-  client.backing.emplace(std::move(*created));
   client.backing_id = *id;
-  return {};
+  return created;
+}
+
+Result<BackingMemory> ClientRegistry::back_with_own_files(const ClientProcess& client) {
+  auto kfd = connection_.open_device_file(client.kfd_node());
+  if (!kfd) return tl::unexpected<Error>(std::move(kfd.error()));
+  auto render = connection_.open_device_file(client.render_node());
+  if (!render) return tl::unexpected<Error>(std::move(render.error()));
+  return BackingMemory::of_devices(std::move(*kfd), std::move(*render));
 }
 
 void ClientRegistry::open_gpu(ClientProcess& client) {
@@ -119,7 +134,12 @@ void ClientRegistry::remove(pid_t pid) {
   ClientProcess* client = of_pid(pid);
   if (client == nullptr) return;
   close_gpu(*client);
-  if (client->backing) connection_.close_backing(client->backing_id);
+  if (client->backing_id != 0) {
+    connection_.close_backing(client->backing_id);
+  } else if (client->backing) {
+    // The kernel may remember the name under which the client opened it for long, and its pages.
+    client->backing->clear_all();
+  }
   // The pidfd leaves the epoll set when it is closed: nobody else holds it.
   add(ended_, client->ioctls);
   by_node_.erase(client->kfd_node());

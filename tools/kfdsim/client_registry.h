@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tools/kfdsim/client_process.h"
+#include "tools/kfdsim/device_nodes.h"
 #include "tools/kfdsim/fuse_connection.h"
 #include "tools/kfdsim/gpu.h"
 
@@ -16,9 +17,6 @@ namespace eclip::kfdsim {
 /// Not thread safe; the Simulator's lock guards it.
 class ClientRegistry {
  public:
-  /// Node ids from here on belong to processes, two each.
-  static constexpr std::uint64_t first_node = 1024;
-
   /// `epoll` gets each client's pidfd, with the pid as its data.
   ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, int epoll);
   ~ClientRegistry();
@@ -54,12 +52,14 @@ class ClientRegistry {
  private:
   /// Queues, memory and events go.
   void close_gpu(ClientProcess& client);
+  Result<BackingMemory> back_with_memfd(ClientProcess& client);
+  Result<BackingMemory> back_with_own_files(const ClientProcess& client);
 
   FuseConnection& connection_;
   Gpu& gpu_;
   MemoryBudget budget_;
   int epoll_;
-  std::uint64_t next_node_ = first_node;
+  std::uint64_t next_node_ = first_client_node;
   std::map<pid_t, std::unique_ptr<ClientProcess>> by_pid_;
   std::map<std::uint64_t, ClientProcess*> by_node_;  // by the first of its two
   IoctlCounts ended_;                                // of processes that are gone

@@ -13,16 +13,11 @@ constexpr std::uint32_t infinite_timeout = 0xffffffff;
 // The KFD numbers events that have no slot in the event page from here on.
 constexpr std::uint32_t first_system_event = 1U << 31;
 
-bool has_slot(std::uint32_t type) {
-  return type == KFD_IOC_EVENT_SIGNAL || type == KFD_IOC_EVENT_DEBUG_EVENT;
-}
-
 }  // namespace
 
 int EventTable::create(kfd_ioctl_create_event_args& arguments) {
-  if (arguments.event_type > KFD_IOC_EVENT_MEMORY) return EINVAL;
   std::uint32_t id = 1;
-  if (has_slot(arguments.event_type)) {
+  if (has_event_slot(arguments.event_type)) {
     if (signal_events_ + 1 >= KFD_SIGNAL_EVENT_LIMIT) return ENOSPC;
     while (events_.contains(id)) ++id;
     ++signal_events_;
@@ -36,14 +31,14 @@ int EventTable::create(kfd_ioctl_create_event_args& arguments) {
   events_.emplace(id, event);
   arguments.event_id = id;
   arguments.event_trigger_data = id;
-  arguments.event_slot_index = has_slot(event.type) ? id : 0;
+  if (has_event_slot(event.type)) arguments.event_slot_index = id;
   return 0;
 }
 
 int EventTable::destroy(std::uint32_t id) {
   const auto found = events_.find(id);
   if (found == events_.end()) return EINVAL;
-  if (has_slot(found->second.type)) --signal_events_;
+  if (has_event_slot(found->second.type)) --signal_events_;
   events_.erase(found);
   for (auto wait = waits_.begin(); wait != waits_.end();) {
     const bool concerned = std::any_of(wait->events.begin(), wait->events.end(),
@@ -56,14 +51,14 @@ int EventTable::destroy(std::uint32_t id) {
 
 int EventTable::set(std::uint32_t id) {
   const auto found = events_.find(id);
-  if (found == events_.end() || !has_slot(found->second.type)) return EINVAL;
+  if (found == events_.end() || !has_event_slot(found->second.type)) return EINVAL;
   signal(id, found->second);
   return 0;
 }
 
 int EventTable::reset(std::uint32_t id) {
   const auto found = events_.find(id);
-  if (found == events_.end() || !has_slot(found->second.type)) return EINVAL;
+  if (found == events_.end() || !has_event_slot(found->second.type)) return EINVAL;
   found->second.is_set = false;
   return 0;
 }
@@ -74,7 +69,7 @@ void EventTable::interrupt(std::uint32_t id, GpuMemory& memory) {
     return;
   }
   for (auto& [event_id, event] : events_) {
-    if (!has_slot(event.type)) continue;
+    if (!has_event_slot(event.type)) continue;
     const std::uint64_t slot = page_ + event_id * sizeof(std::uint64_t);
     const auto value = memory.load(slot);
     if (!value || *value == unsignaled_slot) continue;
@@ -88,7 +83,6 @@ void EventTable::acknowledge(std::uint32_t id, GpuMemory& memory) const {
 }
 
 void EventTable::set_page(std::uint64_t address, GpuMemory& memory) {
-  if (page_ != 0) return;
   page_ = address;
   const std::vector<std::uint64_t> slots(KFD_SIGNAL_EVENT_LIMIT, unsignaled_slot);
   memory.write(page_, std::as_bytes(std::span(slots)));
@@ -163,7 +157,7 @@ void EventTable::deliver_data(const Wait& wait) {
   for (std::size_t i = 0; i < wait.events.size(); ++i) {
     const Waiter& waiter = wait.events[i];
     const Event& event = events_.at(waiter.id);
-    if (!waiter.activated || has_slot(event.type)) continue;
+    if (!waiter.activated || has_event_slot(event.type)) continue;
     // The union of the exception data is what the driver fills; the rest stays the client's.
     write_process(pid_, wait.arguments.events_ptr + i * sizeof(kfd_event_data),
                   std::as_bytes(std::span<const kfd_hsa_memory_exception_data, 1>(

@@ -18,6 +18,11 @@ namespace eclip::kfdsim {
 
 using WallTime = std::chrono::steady_clock::time_point;
 
+/// Whether events of this type have a slot in the event page: clients and packets may set them.
+[[nodiscard]] constexpr bool has_event_slot(std::uint32_t type) {
+  return type == KFD_IOC_EVENT_SIGNAL || type == KFD_IOC_EVENT_DEBUG_EVENT;
+}
+
 /// A WAIT_EVENTS ioctl that has come to an end and must be answered.
 struct FinishedWait {
   std::uint64_t request;  ///< the FUSE request
@@ -40,7 +45,7 @@ class EventTable {
   /// engines' traps give) it concerns all events whose slot in the event page has been written.
   void interrupt(std::uint32_t id, GpuMemory& memory);
   /// Where the client has the slots of signal events, KFD_SIGNAL_EVENT_LIMIT 64-bit words, by their
-  /// GPU address; fills them as the KFD does. The first page that a client gives stays.
+  /// GPU address; fills them as the KFD does.
   void set_page(std::uint64_t address, GpuMemory& memory);
   /// Sets all events for GPU memory faults, or for other failures of the hardware.
   void memory_fault(const kfd_hsa_memory_exception_data& data);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "tools/kfdsim/device_nodes.h"
 #include "tools/kfdsim/drm_ioctls.h"
 #include "tools/kfdsim/kfd_ioctls.h"
 #include "tools/kfdsim/report.h"
@@ -18,44 +19,16 @@
 namespace eclip::kfdsim {
 namespace {
 
-constexpr std::uint64_t power_node = 2;
-constexpr std::uint64_t energy_node = 3;
-constexpr std::uint64_t ioctls_node = 4;
-constexpr std::uint64_t attributes_valid_s = 3600;
-
 struct StaticFile {
   std::string_view name;
   std::uint64_t node;
 };
-constexpr std::array<StaticFile, 3> static_files{
-    {{"power1_average", power_node}, {"energy1_input", energy_node}, {"ioctls", ioctls_node}}};
+constexpr std::array<StaticFile, 4> static_files{{{"power1_average", power_node},
+                                                  {"energy1_input", energy_node},
+                                                  {"ioctls", ioctls_node},
+                                                  {"mem_info_vram_used", vram_node}}};
 constexpr std::string_view kfd_name = "kfd";
 constexpr std::string_view render_name = "renderD128";
-
-bool is_device(std::uint64_t node) {
-  return node >= ClientRegistry::first_node;
-}
-bool is_render(std::uint64_t node) {
-  return (node & 1U) != 0;
-}
-
-fuse_attr attributes_of(std::uint64_t node) {
-  fuse_attr attributes{};
-  attributes.ino = node;
-  attributes.nlink = 1;
-  attributes.blksize = static_cast<std::uint32_t>(page_bytes);
-  if (node == FUSE_ROOT_ID) {
-    attributes.mode = S_IFDIR | 0755;
-  } else if (is_device(node)) {
-    // Regular files: a device number would make the kernel look for the driver that is not there.
-    attributes.mode = S_IFREG | 0666;
-    attributes.size = BackingMemory::size_bytes;
-  } else {
-    attributes.mode = S_IFREG | 0444;
-    attributes.size = page_bytes;
-  }
-  return attributes;
-}
 
 }  // namespace
 
@@ -64,8 +37,9 @@ void FileServer::handle(const FuseRequest& request) {
     case FUSE_LOOKUP:
       return lookup(request);
     case FUSE_GETATTR:
-    case FUSE_SETATTR:  // truncation and times mean nothing to a device
-      return get_attributes(request);
+    case FUSE_SETATTR:
+      return connection_.reply_object(request.header.unique,
+                                      attribute_reply(request.header.nodeid));
     case FUSE_OPEN:
       return open(request);
     case FUSE_READ:
@@ -81,7 +55,7 @@ void FileServer::handle(const FuseRequest& request) {
     case FUSE_IOCTL:
       return ioctl(request);
     case FUSE_INTERRUPT:
-      return clients_.interrupt(request.as<fuse_interrupt_in>().unique);
+      return interrupt(request.as<fuse_interrupt_in>().unique);
     case FUSE_STATFS:
       return connection_.reply_object(request.header.unique, fuse_statfs_out{});
     case FUSE_FORGET:
@@ -97,8 +71,7 @@ void FileServer::lookup(const FuseRequest& request) {
   const std::string_view name(text, ::strnlen(text, request.body.size()));
   std::uint64_t node = 0;
   if (name == kfd_name || name == render_name) {
-    // Each process has its own inodes, hence its own pages behind its maps. The kernel must ask
-    // again each time: entry_valid stays 0.
+    // Each process has its own inodes, hence its own pages behind its maps.
     const ClientProcess* client = clients_.of_thread(static_cast<pid_t>(request.header.pid));
     if (client == nullptr) return connection_.reply_errno(request.header.unique, EPERM);
     node = name == kfd_name ? client->kfd_node() : client->render_node();
@@ -107,18 +80,7 @@ void FileServer::lookup(const FuseRequest& request) {
     if (file.name == name) node = file.node;
   }
   if (node == 0) return connection_.reply_errno(request.header.unique, ENOENT);
-  fuse_entry_out entry{};
-  entry.nodeid = node;
-  entry.attr = attributes_of(node);
-  entry.attr_valid = attributes_valid_s;
-  connection_.reply_object(request.header.unique, entry);
-}
-
-void FileServer::get_attributes(const FuseRequest& request) {
-  fuse_attr_out answer{};
-  answer.attr = attributes_of(request.header.nodeid);
-  answer.attr_valid = attributes_valid_s;
-  connection_.reply_object(request.header.unique, answer);
+  connection_.reply_object(request.header.unique, entry_of(node));
 }
 
 void FileServer::open(const FuseRequest& request) {
@@ -141,6 +103,9 @@ void FileServer::open_device(const FuseRequest& request) {
   if (client == nullptr || !client->has_thread(static_cast<pid_t>(request.header.pid))) {
     return connection_.reply_errno(request.header.unique, ESTALE);
   }
+  if (!is_render(node) && gpu_.is_resetting()) {
+    return connection_.reply_errno(request.header.unique, EAGAIN);
+  }
   if (const auto provided = clients_.provide_backing(*client); !provided) {
     report(fmt::format("process {} cannot open the device: {}", client->pid(),
                        provided.error().message()));
@@ -149,14 +114,22 @@ void FileServer::open_device(const FuseRequest& request) {
   if (!is_render(node)) clients_.open_gpu(*client);
   FuseOpenReply answer{};
   answer.fh = next_handle_++;
-  answer.open_flags = open_passthrough | FOPEN_NOFLUSH;
-  answer.backing_id = client->backing_id;
+  if (connection_.mapping() == Mapping::passthrough) {
+    answer.open_flags = open_passthrough | FOPEN_NOFLUSH;
+    answer.backing_id = client->backing_id;
+  } else {
+    answer.open_flags = open_page_cache;
+  }
   open_files_[answer.fh] = {node, client->pid(), {}};
   connection_.reply_object(request.header.unique, answer);
 }
 
 std::string FileServer::content_of(std::uint64_t node) {
   if (node == ioctls_node) return clients_.ioctl_table();
+  if (node == vram_node) {
+    const std::uint64_t all = gpu_.description().topology.vram_bytes;
+    return fmt::format("{}\n", all - clients_.budget().vram_bytes);
+  }
   gpu_.poll();
   // hwmon's units: microwatt and microjoule.
   const double value = node == power_node ? gpu_.power_watts() : gpu_.energy_joules();
@@ -216,6 +189,33 @@ void FileServer::forget(pid_t pid) {
 
 void FileServer::ioctl(const FuseRequest& request) {
   const auto arguments = request.as<fuse_ioctl_in>();
+  const std::uint64_t node = request.header.nodeid;
+  ClientProcess* client = is_device(node) && !is_render(node) ? clients_.of_node(node) : nullptr;
+  if (client == nullptr || !client->has_thread(static_cast<pid_t>(request.header.pid))) {
+    return carry_out_ioctl(request, 0);
+  }
+  const auto outcome =
+      injector_.ioctl(client->faults, static_cast<std::uint8_t>(arguments.cmd & 0xffU));
+  if (outcome.delay.count() == 0) return carry_out_ioctl(request, outcome.error);
+  const DeviceClock& clock = gpu_.clock();
+  delayed_.hold(request, outcome.error, clock.wall(clock.now() + outcome.delay));
+}
+
+void FileServer::interrupt(std::uint64_t unique) {
+  // A signal, which may be the end of the process, cuts an injected delay short.
+  if (const auto held = delayed_.take(unique)) return carry_out_ioctl(held->request(), held->error);
+  clients_.interrupt(unique);
+}
+
+std::optional<DelayedIoctls::Time> FileServer::run_delayed() {
+  while (const auto due = delayed_.take_due(DelayedIoctls::Time::clock::now())) {
+    carry_out_ioctl(due->request(), due->error);
+  }
+  return delayed_.next();
+}
+
+void FileServer::carry_out_ioctl(const FuseRequest& request, int error) {
+  const auto arguments = request.as<fuse_ioctl_in>();
   const std::uint64_t unique = request.header.unique;
   const auto found = open_files_.find(arguments.fh);
   if (found == open_files_.end() || !is_device(found->second.node)) {
@@ -226,7 +226,7 @@ void FileServer::ioctl(const FuseRequest& request) {
   const auto given = request.body.subspan(std::min(sizeof arguments, request.body.size()));
   std::memcpy(buffer.data(), given.data(), std::min(given.size(), buffer.size()));
   const auto number = static_cast<std::uint8_t>(arguments.cmd & 0xffU);
-  const int result = run_ioctl(request, found->second, number, buffer);
+  const int result = error != 0 ? -error : run_ioctl(request, found->second, number, buffer);
   if (result == ioctl_pending) return;
   const std::size_t out_size = std::min<std::size_t>(arguments.out_size, buffer.size());
   connection_.reply_ioctl(unique, result, std::span(buffer).first(out_size));
@@ -241,7 +241,7 @@ int FileServer::run_ioctl(const FuseRequest& request, OpenFile& file, std::uint8
   ClientProcess* client = clients_.of_node(file.node);
   // A /dev/kfd serves the process that opened it only, however another one came by it.
   if (client == nullptr || !client->gpu || !client->has_thread(caller)) return -EBADF;
-  KfdCall call{*client, *client->gpu, gpu_, clients_.budget(), request.header.unique};
+  KfdCall call{*client, *client->gpu, gpu_, clients_.budget(), injector_, request.header.unique};
   return kfd_ioctl(call, number, argument);
 }
 

@@ -5,35 +5,33 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/uio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
+
+#include "tools/kfdsim/device_nodes.h"
 
 namespace eclip::kfdsim {
 namespace {
 
-constexpr std::uint32_t max_write_bytes = 4096;
-constexpr std::size_t buffer_bytes = 64 * 1024;
 // INIT is queued by mount(2) itself, so a missing one is a kernel fault; still, never hang on it.
 constexpr int init_timeout_ms = 5000;
 
-void send(int fd, std::uint64_t unique, int error, std::span<const iovec> body) {
-  fuse_out_header header{};
-  header.unique = unique;
-  header.error = error;
-  std::array<iovec, 4> parts{};
-  std::size_t count = 0;
-  parts.at(count++) = {&header, sizeof header};
-  std::size_t length = sizeof header;
-  for (const iovec& part : body) {
-    length += part.iov_len;
-    parts.at(count++) = part;
-  }
-  header.len = static_cast<std::uint32_t>(length);
-  // A refused reply (ENOENT) means that the requester is gone; nobody is left to be told.
-  [[maybe_unused]] const ssize_t sent = ::writev(fd, parts.data(), static_cast<int>(count));
+/// The kernel writes dirty pages of a FUSE file system back early and slows their writers down, so
+/// that a slow server cannot fill the memory. The page server is a copy in memory: where this user
+/// may, let the limits of all file systems together be the only ones.
+void lift_dirty_limits(int directory) {
+  struct stat status {};
+  if (::fstat(directory, &status) != 0) return;
+  const std::string device =
+      fmt::format("/sys/class/bdi/{}:{}/", ::major(status.st_dev), ::minor(status.st_dev));
+  std::ofstream(device + "max_ratio") << 100;
+  std::ofstream(device + "strict_limit") << 0;  // Linux 6.2 or later
 }
 
 }  // namespace
@@ -52,9 +50,10 @@ Result<UniqueFd> FuseConnection::open_device(const std::filesystem::path& device
   if (fd) return fd;
   const int error = errno;
   if (error == EACCES || error == EPERM) {
-    return fail_errno(error, fmt::format("cannot open {}: run kfdsim as root, and in a container "
+    return fail_errno(error, fmt::format("cannot open {}: let everybody open it, as udev does "
+                                         "(chmod 0666 {}), or run kfdsim as root; in a container, "
                                          "allow this device",
-                                         device.string()));
+                                         device.string(), device.string()));
   }
   return fail_errno(error, fmt::format("cannot open {}: load the fuse module (modprobe fuse), or "
                                        "give the container this device",
@@ -62,12 +61,13 @@ Result<UniqueFd> FuseConnection::open_device(const std::filesystem::path& device
 }
 
 FuseConnection::FuseConnection(UniqueFd device)
-    : device_(std::move(device)), buffer_(buffer_bytes) {}
+    : device_(std::move(device)), buffer_(fuse_buffer_bytes) {}
 
 Result<FuseConnection> FuseConnection::mount(UniqueFd device,
-                                             const std::filesystem::path& directory) {
-  const std::string options =
-      fmt::format("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.get());
+                                             const std::filesystem::path& directory,
+                                             std::optional<Mapping> wanted) {
+  const std::string options = fmt::format("fd={},rootmode=40000,user_id={},group_id={},allow_other",
+                                          device.get(), ::getuid(), ::getgid());
   if (::mount("kfdsim", directory.c_str(), "fuse.kfdsim", MS_NOSUID | MS_NODEV, options.c_str()) !=
       0) {
     return fail_errno(errno, fmt::format("cannot mount a FUSE file system on {}: check that the "
@@ -76,13 +76,17 @@ Result<FuseConnection> FuseConnection::mount(UniqueFd device,
                                          directory.string()));
   }
   FuseConnection connection(std::move(device));
-  if (auto done = connection.handshake(); !done) {
-    return tl::unexpected<Error>(std::move(done.error()));
+  const auto mapping = connection.handshake(wanted);
+  if (!mapping) return tl::unexpected<Error>(mapping.error());
+  if (*mapping == Mapping::page_cache) {
+    if (auto done = connection.start_page_server(directory); !done) {
+      return tl::unexpected<Error>(std::move(done.error()));
+    }
   }
   return connection;
 }
 
-Result<void> FuseConnection::handshake() {
+Result<Mapping> FuseConnection::handshake(std::optional<Mapping> wanted) {
   pollfd readable{device_.get(), POLLIN, 0};
   ::poll(&readable, 1, init_timeout_ms);
   auto request = next();
@@ -91,36 +95,69 @@ Result<void> FuseConnection::handshake() {
     return fail(Errc::unsupported, "the kernel did not begin the FUSE connection with INIT");
   }
   const auto init = request->value().as<fuse_init_in>();
-  if (auto offered = check_passthrough_offered(init); !offered) return offered;
+  auto offered = check_passthrough_offered(init);
+  if (!offered && wanted == Mapping::passthrough) {
+    return tl::unexpected<Error>(std::move(offered.error()));
+  }
+  const bool passthrough = offered && wanted != Mapping::page_cache;
 
   FuseInitReply answer{};
   answer.major = FUSE_KERNEL_VERSION;
   answer.minor = passthrough_minor;
   answer.max_readahead = init.max_readahead;
-  answer.flags = FUSE_INIT_EXT;
-  answer.flags2 = passthrough_flag2;
-  answer.max_write = max_write_bytes;
+  answer.flags = init.flags & (FUSE_ASYNC_READ | FUSE_BIG_WRITES);
+  if (passthrough) {
+    answer.flags |= FUSE_INIT_EXT;
+    answer.flags2 = passthrough_flag2;
+    answer.max_stack_depth = 1;
+  }
+  answer.max_write = max_transfer_bytes;
   answer.time_gran = 1;
-  answer.max_stack_depth = 1;
   reply_object(request->value().header.unique, answer);
+  if (!passthrough) return Mapping::page_cache;
 
   const UniqueFd probe(::memfd_create("kfdsim-probe", MFD_CLOEXEC));
   if (!probe) return fail_errno(errno, "cannot create a memfd");
   auto id = open_backing(probe.get());
-  if (!id) return tl::unexpected<Error>(std::move(id.error()));
-  close_backing(*id);
-  return {};
+  if (id) {
+    close_backing(*id);
+    return Mapping::passthrough;
+  }
+  if (wanted == Mapping::passthrough) return tl::unexpected<Error>(std::move(id.error()));
+  return Mapping::page_cache;  // offered by the kernel, but not to this user
+}
+
+Result<void> FuseConnection::start_page_server(const std::filesystem::path& directory) {
+  auto server = PageServer::start(std::move(device_));
+  if (!server) return tl::unexpected<Error>(std::move(server.error()));
+  page_server_.emplace(std::move(*server));
+  device_ = page_server_->take_link();
+  const auto place = directory / memory_directory_name;
+  memory_directory_.reset(::open(place.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (memory_directory_) {
+    lift_dirty_limits(memory_directory_.get());
+    return {};
+  }
+  return fail_errno(errno, fmt::format("cannot open {}, which kfdsim serves", place.string()));
+}
+
+Result<UniqueFd> FuseConnection::open_device_file(std::uint64_t node) const {
+  const std::string name = std::to_string(node);
+  UniqueFd file(::openat(memory_directory_.get(), name.c_str(), O_RDWR | O_CLOEXEC));
+  // The kernel would remember the name, and for it the node and all its pages.
+  if (file && ::unlinkat(memory_directory_.get(), name.c_str(), 0) == 0) return file;
+  return fail_errno(errno, "cannot open a client's device file");
 }
 
 Result<std::optional<FuseRequest>> FuseConnection::next() {
   while (true) {
     const ssize_t size = ::read(device_.get(), buffer_.data(), buffer_.size());
     if (size >= static_cast<ssize_t>(sizeof(fuse_in_header))) {
-      FuseRequest request{};
-      std::memcpy(&request.header, buffer_.data(), sizeof request.header);
-      request.body = std::span<const std::byte>(buffer_).subspan(
-          sizeof request.header, static_cast<std::size_t>(size) - sizeof request.header);
-      return request;
+      return FuseRequest::of(
+          std::span<const std::byte>(buffer_).first(static_cast<std::size_t>(size)));
+    }
+    if (size == 0 && page_server_) {
+      return fail(Errc::gone, "the process that serves pages has ended: the GPU is gone");
     }
     if (size >= 0) return fail(Errc::malformed, "the kernel sent a truncated FUSE request");
     if (errno == EAGAIN) return std::nullopt;
@@ -128,24 +165,6 @@ Result<std::optional<FuseRequest>> FuseConnection::next() {
     if (errno == EINTR || errno == ENOENT) continue;
     return fail(Errc::gone, fmt::format("the FUSE connection ended: {}", std::strerror(errno)));
   }
-}
-
-void FuseConnection::reply(std::uint64_t unique, std::span<const std::byte> body) const {
-  const iovec part{const_cast<std::byte*>(body.data()), body.size()};
-  send(device_.get(), unique, 0, {&part, 1});
-}
-
-void FuseConnection::reply_errno(std::uint64_t unique, int errno_value) const {
-  send(device_.get(), unique, -errno_value, {});
-}
-
-void FuseConnection::reply_ioctl(std::uint64_t unique, int result,
-                                 std::span<const std::byte> out) const {
-  fuse_ioctl_out answer{};
-  answer.result = result;
-  const std::array<iovec, 2> parts{iovec{&answer, sizeof answer},
-                                   iovec{const_cast<std::byte*>(out.data()), out.size()}};
-  send(device_.get(), unique, 0, parts);
 }
 
 Result<std::int32_t> FuseConnection::open_backing(int fd) const {

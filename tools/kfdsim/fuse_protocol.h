@@ -1,5 +1,6 @@
 // The parts of the FUSE protocol that are newer than the linux/fuse.h of Debian 12 (7.38):
-// passthrough, in which the kernel maps a file of the server's choice when a client calls mmap.
+// passthrough, in which the kernel maps a file of the server's choice when a client calls mmap; and
+// what all sides of a connection agree on.
 #pragma once
 
 #include <linux/fuse.h>
@@ -7,6 +8,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
 
 namespace eclip::kfdsim {
 
@@ -51,5 +54,35 @@ struct FuseOpenReply {
   std::int32_t backing_id;
 };
 static_assert(sizeof(FuseOpenReply) == sizeof(fuse_open_out));
+
+/// open_flags for devices without passthrough: pages stay in the page cache from open to open.
+inline constexpr std::uint32_t open_page_cache = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
+
+/// Bytes of one READ or WRITE: what the kernel does without FUSE_MAX_PAGES.
+inline constexpr std::uint32_t max_transfer_bytes = 128 * 1024;
+/// Room for any request or reply.
+inline constexpr std::size_t fuse_buffer_bytes = max_transfer_bytes + 4096;
+
+/// One request of the kernel. Views into the buffer that it was read into.
+struct FuseRequest {
+  fuse_in_header header;
+  std::span<const std::byte> body;
+
+  /// `bytes` has at least the header.
+  static FuseRequest of(std::span<const std::byte> bytes) {
+    FuseRequest request{};
+    std::memcpy(&request.header, bytes.data(), sizeof request.header);
+    request.body = bytes.subspan(sizeof request.header);
+    return request;
+  }
+  /// The body's start as a T; zero-extended when the kernel sent less.
+  template <class T>
+  [[nodiscard]] T as() const {
+    T value{};
+    const std::size_t size = body.size() < sizeof(T) ? body.size() : sizeof(T);
+    std::memcpy(&value, body.data(), size);
+    return value;
+  }
+};
 
 }  // namespace eclip::kfdsim

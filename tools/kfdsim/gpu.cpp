@@ -1,13 +1,10 @@
 #include "tools/kfdsim/gpu.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
 #include <string>
-
-#include "tools/kfdsim/report.h"
+#include <utility>
 
 namespace eclip::kfdsim {
 namespace {
@@ -30,13 +27,15 @@ CuMask mask_of(std::uint32_t cu_count, std::span<const std::uint32_t> words) {
 }  // namespace
 
 Gpu::Gpu(model::GpuDescription description, double time_scale, KnownKernels known,
-         TraceWriter* trace)
+         TraceWriter* trace, FaultInjector& injector)
     : clock_(time_scale, description.topology.gpu_counter_khz),
       device_(std::move(description), *this),
       known_(std::move(known)),
-      trace_(trace) {}
+      trace_(trace),
+      injector_(injector) {}
 
 void Gpu::attach(GpuContext& context) {
+  poll();  // an injected reset that was due before is none of this process's
   auto place = std::find(contexts_.begin(), contexts_.end(), nullptr);
   if (place == contexts_.end()) place = contexts_.insert(place, nullptr);
   *place = &context;
@@ -46,6 +45,15 @@ void Gpu::attach(GpuContext& context) {
 void Gpu::detach(GpuContext& context) {
   while (!context.queues.empty()) remove(*context.queues.begin()->second);
   contexts_[context.address_space] = nullptr;
+}
+
+std::size_t Gpu::sdma_queues() const {
+  std::size_t count = 0;
+  for (const GpuContext* context : contexts_) {
+    if (context == nullptr) continue;
+    for (const auto& [id, queue] : context->queues) count += queue->sdma ? 1 : 0;
+  }
+  return count;
 }
 
 int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& ring,
@@ -60,6 +68,9 @@ int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& r
         context.memory.mapped(ring.write_pointer, sizeof(std::uint64_t));
     if (!reachable) return EINVAL;
   }
+  if (type == QueueType::sdma && sdma_queues() >= copy_engines_.size() * queues_per_copy_engine) {
+    return ENOMEM;
+  }
   id = 0;
   while (context.queues.contains(id)) ++id;
   const auto free_doorbell =
@@ -72,10 +83,11 @@ int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& r
   auto queue = std::make_unique<GpuQueue>(context, id, doorbell, type, ring);
   const CuMask all = CuMask::full(description().geometry.cu_count());
   queue->mask = std::make_shared<const std::string>(all.to_string());
+  queue->failed = context.evicted;
   if (type == QueueType::sdma) {
     SdmaEngine& engine = copy_engines_.at(next_copy_engine_++ % copy_engines_.size());
     queue->sdma.emplace(context, queue->ring, engine, this->description(), clock_);
-  } else if (type == QueueType::aql) {
+  } else if (type == QueueType::aql && !context.evicted) {
     const auto created = device_.create_queue(all);
     if (!created) return ENOMEM;
     queue->model_id = *created;
@@ -144,8 +156,7 @@ int Gpu::set_cu_mask(GpuContext& context, std::uint32_t id, std::span<const std:
 
 PollOutcome Gpu::poll() {
   const model::DeviceTime now = std::max(clock_.now(), device_.now());
-  device_.advance(now);
-  stop_faulted();
+  pass_to(now);
   PollOutcome outcome;
   for (GpuContext* context : contexts_) {
     if (context == nullptr) continue;
@@ -157,17 +168,19 @@ PollOutcome Gpu::poll() {
   const bool copying = run_copies(now, outcome);
   // Clients and copies write signals without telling the device: waiting barriers have to look.
   if (barriers_in_flight_ != 0) device_.signals_changed(now);
-  device_.advance(now);
-  stop_faulted();
+  pass_to(now);
   outcome.in_flight = copying || packets_in_flight_ != 0;
-  if (const auto next = device_.next_event()) {
-    const auto at = clock_.wall(*next);
-    outcome.next_event = outcome.next_event ? std::min(*outcome.next_event, at) : at;
-  }
+  if (const auto next = device_.next_event()) outcome.look_again(clock_.wall(*next));
+  if (const auto next = next_fault()) outcome.look_again(*next);
   return outcome;
 }
 
 bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
+  if (reset_due_) return false;
+  if (now < stalled_until_) {
+    outcome.look_again(clock_.wall(stalled_until_));
+    return false;
+  }
   bool busy = false;
   for (GpuContext* context : contexts_) {
     if (context == nullptr) continue;
@@ -181,12 +194,10 @@ bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
                          0, move.start, move.end});
           });
       totals_.packets += progress.packets;
+      if (!reset_due_) reset_due_ = injector_.packet_completed(totals_.packets, now);
       if (progress.fault) fault(copying, std::move(*progress.fault));
       busy = busy || copying.sdma->busy();
-      if (const auto next = copying.sdma->next_event()) {
-        const auto at = clock_.wall(*next);
-        outcome.next_event = outcome.next_event ? std::min(*outcome.next_event, at) : at;
-      }
+      if (const auto next = copying.sdma->next_event()) outcome.look_again(clock_.wall(*next));
     }
   }
   return busy;
@@ -208,37 +219,12 @@ void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {
       return;
     }
     auto& packet = std::get<std::optional<FetchedPacket>>(fetched);
-    if (!packet) return;
-    submit(queue, *packet, now);
-  }
-}
-
-void Gpu::fault(GpuQueue& queue, QueueFault fault) {
-  faults_.emplace_back(&queue, std::move(fault));
-}
-
-void Gpu::stop_faulted() {
-  const auto faults = std::exchange(faults_, {});
-  for (const auto& [queue, fault] : faults) {
-    if (queue->failed) continue;
-    queue->failed = true;
-    forget_model_queue(*queue);
-    GpuContext& context = queue->context;
-    report(fmt::format("process {} ({}), queue {} is stopped: {}", context.pid, context.command,
-                       queue->id, fault.text));
-    if (fault.memory) {
-      kfd_hsa_memory_exception_data data{};
-      data.failure.NotPresent = 1;
-      data.va = fault.address;
-      data.gpu_id = kfd_gpu_id;
-      context.events.memory_fault(data);
-    } else {
-      kfd_hsa_hw_exception_data data{};
-      data.reset_type = KFD_HW_EXCEPTION_PER_ENGINE_RESET;
-      data.reset_cause = KFD_HW_EXCEPTION_GPU_HANG;
-      data.gpu_id = kfd_gpu_id;
-      context.events.hardware_exception(data);
+    if (!packet) {
+      if (queue.hung && !std::exchange(queue.hang_counted, true))
+        injector_.count(queue.hang->fault);
+      return;
     }
+    submit(queue, *packet, now);
   }
 }
 

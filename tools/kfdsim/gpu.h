@@ -1,6 +1,7 @@
 // The simulated GPU: the device model, driven by the wall clock and by the queues of all clients.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,7 @@
 
 #include "daemon/model/device.h"
 #include "tools/kfdsim/device_clock.h"
+#include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_context.h"
 #include "tools/kfdsim/trace_writer.h"
 
@@ -28,6 +30,11 @@ struct PollOutcome {
   bool doorbell_moved = false;
   bool in_flight = false;  ///< a packet is between its fetch and its completion, or polls memory
   std::optional<DeviceClock::Wall::time_point> next_event;
+
+  /// Something will happen at that time, if not something else before it.
+  void look_again(DeviceClock::Wall::time_point at) {
+    next_event = next_event ? std::min(*next_event, at) : at;
+  }
 };
 
 struct GpuTotals {
@@ -43,7 +50,11 @@ class Gpu final : private model::Host {
   /// KFD's limit on the queues of one process and device.
   static constexpr std::size_t queues_per_process = 127;
 
-  Gpu(model::GpuDescription description, double time_scale, KnownKernels known, TraceWriter* trace);
+  /// The hardware's; the driver never shares an SDMA engine's slots.
+  static constexpr std::size_t queues_per_copy_engine = 8;
+
+  Gpu(model::GpuDescription description, double time_scale, KnownKernels known, TraceWriter* trace,
+      FaultInjector& injector);
 
   [[nodiscard]] const model::GpuDescription& description() const { return device_.description(); }
   [[nodiscard]] const DeviceClock& clock() const { return clock_; }
@@ -66,6 +77,10 @@ class Gpu final : private model::Host {
 
   /// Lets device time pass up to now: takes new packets, completes what is due.
   PollOutcome poll();
+  /// When the next injected fault is due.
+  [[nodiscard]] std::optional<DeviceClock::Wall::time_point> next_fault() const;
+  /// Whether the driver is resetting the GPU now: /dev/kfd cannot be opened.
+  [[nodiscard]] bool is_resetting() const { return clock_.now() < reset_until_; }
   [[nodiscard]] double energy_joules() const { return device_.energy_joules(); }
   [[nodiscard]] double power_watts() const { return device_.power_watts(); }
 
@@ -80,12 +95,16 @@ class Gpu final : private model::Host {
   void submit(GpuQueue& queue, const FetchedPacket& fetched, model::DeviceTime now);
   std::optional<QueueFault> prepare(GpuQueue& queue, const AqlPacket& packet,
                                     InFlightPacket& record, model::Packet& out);
+  /// Of all processes.
+  [[nodiscard]] std::size_t sdma_queues() const;
   bool run_copies(model::DeviceTime now, PollOutcome& outcome);
   std::optional<QueueFault> run_shadow(GpuQueue& queue, const InFlightPacket& record);
   void count(const InFlightPacket& record);
   std::optional<QueueFault> start_mix(GpuQueue& queue, InFlightPacket& record);
   std::optional<QueueFault> complete_signal(GpuContext& context, std::uint64_t signal,
                                             model::DeviceTime start, model::DeviceTime end);
+  /// Raises the event that the signal names, if it names one.
+  static std::optional<QueueFault> ring_mailbox(GpuContext& context, std::uint64_t signal);
   void trace(const GpuQueue& queue, const InFlightPacket& packet, model::DeviceTime start,
              model::DeviceTime end);
   /// Tells the owner that the slot of packet `index` may be written again.
@@ -93,6 +112,17 @@ class Gpu final : private model::Host {
   /// Stops the queue after the current call into the device; a Host may not call back into it.
   void fault(GpuQueue& queue, QueueFault fault);
   void stop_faulted();
+  /// Lets the device's time pass up to `now`, with the faults that are due on the way.
+  void pass_to(model::DeviceTime now);
+  void inject(const FaultInjector::Timed& fault);
+  /// All queues and the contents of VRAM are lost.
+  void reset();
+  /// Stops a queue until it is destroyed; its packets are dropped.
+  void stop(GpuQueue& queue);
+  /// Stops all queues of a process, and those that it will create.
+  void evict(GpuContext& context);
+  /// Tells the queue's owner through amd_queue_t's queue_inactive_signal, if it has one.
+  static void signal_queue_error(GpuQueue& queue, std::int64_t error);
   void forget_model_queue(GpuQueue& queue);
   void remove(GpuQueue& queue);
 
@@ -103,6 +133,7 @@ class Gpu final : private model::Host {
   std::array<SdmaEngine, 2> copy_engines_;
   std::size_t next_copy_engine_ = 0;  // that a new queue gets
   std::shared_ptr<const std::string> copy_name_ = std::make_shared<const std::string>("SDMA copy");
+  FaultInjector& injector_;
   std::vector<GpuContext*> contexts_;  // by address space; null where free
   std::unordered_map<std::uint32_t, GpuQueue*> by_model_id_;
   std::vector<std::pair<GpuQueue*, QueueFault>> faults_;
@@ -110,6 +141,10 @@ class Gpu final : private model::Host {
   std::size_t queue_count_ = 0;
   std::size_t packets_in_flight_ = 0;
   std::size_t barriers_in_flight_ = 0;
+  /// Caused by a packet's completion; from then on nothing completes, until it is carried out.
+  std::optional<FaultInjector::Timed> reset_due_;
+  model::DeviceTime reset_until_{};
+  model::DeviceTime stalled_until_{};
 };
 
 }  // namespace eclip::kfdsim

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tools/kfdsim/backing_memory.h"
@@ -37,7 +38,13 @@ struct GpuContext {
   GpuMemory memory;
   EventTable events;
   KernelCache kernels;
-  bool vm_acquired = false;
+  /// The descriptor of the render node that ACQUIRE_VM named; none before.
+  std::optional<int> vm_fd;
+  [[nodiscard]] bool vm_acquired() const { return vm_fd.has_value(); }
+  std::optional<std::uint32_t> event_page;  ///< the buffer that holds it
+  std::optional<std::uint32_t> gws_queue;   ///< that has the process's global wave sync
+  /// A memory fault or a reset has stopped the process's queues; later ones never run either.
+  bool evicted = false;
   std::map<std::uint32_t, std::unique_ptr<GpuQueue>> queues;
   std::array<bool, GpuQueue::doorbell_count> doorbell_used{};
   /// Given by Gpu::attach; distinguishes equal addresses of different processes.

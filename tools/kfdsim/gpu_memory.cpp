@@ -137,6 +137,12 @@ int GpuMemory::unmap(std::uint32_t id) {
   return 0;
 }
 
+void GpuMemory::lose_vram() {
+  for (const auto& [id, buffer] : buffers_) {
+    if (buffer.kind == MemoryKind::vram) backing_.clear(buffer.offset, buffer.bytes);
+  }
+}
+
 const GpuMemory::Buffer* GpuMemory::find(std::uint32_t id) const {
   const auto found = buffers_.find(id);
   return found == buffers_.end() ? nullptr : &found->second;

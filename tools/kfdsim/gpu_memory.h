@@ -50,6 +50,8 @@ class GpuMemory {
   int free(std::uint32_t id);  ///< EINVAL: unknown; EBUSY: still mapped
   int map(std::uint32_t id);   ///< EINVAL: unknown, or the addresses are taken
   int unmap(std::uint32_t id);
+  /// The contents of VRAM become zeros.
+  void lose_vram();
   [[nodiscard]] const Buffer* find(std::uint32_t id) const;
 
   /// Copies from and to GPU addresses; false when a byte is not mapped.

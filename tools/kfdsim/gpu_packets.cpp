@@ -141,6 +141,7 @@ void Gpu::release_slot(GpuQueue& queue, std::uint64_t index) {
 }
 
 void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::DeviceTime) {
+  if (reset_due_) return;
   GpuQueue& queue = *by_model_id_.at(id.value);
   InFlightPacket& record = queue.in_flight.at(packet.cookie);
   record.mask = queue.mask;
@@ -159,6 +160,7 @@ void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::
 
 void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model::DeviceTime start,
                            model::DeviceTime end) {
+  if (reset_due_) return;
   GpuQueue& queue = *by_model_id_.at(id.value);
   const auto found = queue.in_flight.find(packet.cookie);
   const InFlightPacket& record = found->second;
@@ -175,6 +177,7 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
   }
   trace(queue, record, start, end);
   count(record);
+  reset_due_ = injector_.packet_completed(totals_.packets, end);
   --packets_in_flight_;
   if (!record.is_dispatch) --barriers_in_flight_;
   queue.in_flight.erase(found);
@@ -207,6 +210,11 @@ std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_
       !memory.add(value_address(signal), -1)) {
     return unreachable(signal, "its completion signal");
   }
+  return ring_mailbox(context, signal);
+}
+
+std::optional<QueueFault> Gpu::ring_mailbox(GpuContext& context, std::uint64_t signal) {
+  GpuMemory& memory = context.memory;
   const auto mailbox = memory.load(signal + offsetof(amd_signal_t, event_mailbox_ptr));
   if (!mailbox || *mailbox == 0) return std::nullopt;
   const auto event = memory.read_as<std::uint32_t>(signal + offsetof(amd_signal_t, event_id));

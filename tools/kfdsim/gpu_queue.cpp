@@ -55,6 +55,8 @@ std::variant<std::optional<FetchedPacket>, QueueFault> GpuQueue::fetch() {
   if (next_ >= announced_ || capacity == 0 || in_flight.size() >= capacity) {
     return std::optional<FetchedPacket>{};
   }
+  hung = hang && next_ >= hang->after;
+  if (hung) return std::optional<FetchedPacket>{};
   const std::uint64_t address = ring.base + next_ % capacity * packet_bytes;
   const auto not_mapped = [&] {
     return QueueFault{true, address, fmt::format("its ring at {:#x} is not mapped", address)};

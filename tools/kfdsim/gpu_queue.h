@@ -14,6 +14,7 @@
 #include "ipc/cu_mask.h"
 #include "tools/kfdsim/aql_packet.h"
 #include "tools/kfdsim/backing_memory.h"
+#include "tools/kfdsim/fault_injector.h"
 #include "tools/kfdsim/gpu_memory.h"
 #include "tools/kfdsim/kernel_cache.h"
 #include "tools/kfdsim/ring_settings.h"
@@ -80,6 +81,10 @@ class GpuQueue {
   std::shared_ptr<const std::string> mask;
   bool mask_is_empty = false;  ///< no CU is reachable: as on hardware, the queue hangs
   bool failed = false;         ///< stopped by a fault until it is destroyed
+  /// Injected: it takes no packet after so many.
+  std::optional<FaultInjector::Hang> hang;
+  bool hung = false;  ///< a packet waits that it will not take
+  bool hang_counted = false;
   /// Found when a packet was fetched; reported once the packets before it have completed.
   std::optional<QueueFault> fault_when_drained;
   std::unordered_map<std::uint64_t, InFlightPacket> in_flight;  // by packet index

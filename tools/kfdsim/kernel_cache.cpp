@@ -56,7 +56,8 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::find_replay(
   if (!decoded) {
     return QueueFault{false, object,
                       fmt::format("kernel object {:#x} has a bad replay record: {}", object,
-                                  decoded.error().message())};
+                                  decoded.error().message()),
+                      queue_error::code};
   }
   static const auto replay_name = std::make_shared<const std::string>("replay kernel");
   DispatchedKernel dispatched;
@@ -156,7 +157,14 @@ std::variant<std::shared_ptr<const model::Kernel>, QueueFault> KernelCache::esti
   const std::uint64_t items = work_items_of(packet);
   const std::uint64_t workgroups = std::min(packet.workgroups(), max_workgroups);
   if (items > gpu_.geometry.threads_per_cu) {
-    return QueueFault{false, 0, fmt::format("a workgroup of {} work items fits on no CU", items)};
+    return QueueFault{false, 0, fmt::format("a workgroup of {} work items fits on no CU", items),
+                      queue_error::workgroup};
+  }
+  if (packet.group_segment_bytes > gpu_.geometry.local_memory_per_cu) {
+    return QueueFault{false, 0,
+                      fmt::format("a workgroup's {} bytes of group memory fit on no CU",
+                                  packet.group_segment_bytes),
+                      queue_error::group_memory};
   }
   const auto time_us = [&](std::uint32_t cus) {
     const std::uint64_t resident =
@@ -172,7 +180,7 @@ std::variant<std::shared_ptr<const model::Kernel>, QueueFault> KernelCache::esti
   shape.workgroup_size = static_cast<std::uint32_t>(items);
   shape.local_memory_bytes = packet.group_segment_bytes;
   auto created = model::Kernel::create(shape, points);
-  if (!created) return QueueFault{false, 0, created.error().message()};
+  if (!created) return QueueFault{false, 0, created.error().message(), queue_error::code};
   return std::make_shared<const model::Kernel>(std::move(*created));
 }
 

@@ -7,15 +7,19 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "tools/kfdsim/user_memory.h"
 
 namespace eclip::kfdsim {
 namespace {
 
-// The version of the driver that is simulated: the one whose ioctls are all here.
+// The version of the driver that is simulated: Linux 6.1's, built without CONFIG_HSA_AMD_SVM.
 constexpr std::uint32_t kfd_major = 1;
-constexpr std::uint32_t kfd_minor = 9;
+constexpr std::uint32_t kfd_minor = 11;
+// Sizes of the tables that GET_TILE_CONFIG copies; on gfx9 they hold zeros.
+constexpr std::uint32_t tile_modes = 32;
+constexpr std::uint32_t macro_tile_modes = 16;
 
 // Apertures of a gfx9 GPU: LDS and scratch outside the canonical addresses, buffers anywhere.
 constexpr std::uint64_t aperture_bytes = 0xffffffff;
@@ -49,10 +53,11 @@ int get_version(KfdCall&, kfd_ioctl_get_version_args& arguments) {
   return 0;
 }
 
-int set_memory_policy(KfdCall&, kfd_ioctl_set_memory_policy_args& arguments) {
+int set_memory_policy(KfdCall& call, kfd_ioctl_set_memory_policy_args& arguments) {
   const bool known = arguments.default_policy <= KFD_IOC_CACHE_POLICY_NONCOHERENT &&
                      arguments.alternate_policy <= KFD_IOC_CACHE_POLICY_NONCOHERENT;
-  return known && arguments.gpu_id == kfd_gpu_id ? 0 : -EINVAL;
+  if (!known || arguments.gpu_id != kfd_gpu_id) return -EINVAL;
+  return call.context.vm_acquired() ? 0 : -ESRCH;
 }
 
 int get_clock_counters(KfdCall& call, kfd_ioctl_get_clock_counters_args& arguments) {
@@ -80,6 +85,9 @@ int get_apertures(KfdCall&, kfd_ioctl_get_process_apertures_args& arguments) {
 }
 
 int get_apertures_new(KfdCall& call, kfd_ioctl_get_process_apertures_new_args& arguments) {
+  if (arguments.num_of_nodes > max_kernel_array / sizeof(kfd_process_device_apertures)) {
+    return -ENOMEM;
+  }
   if (arguments.num_of_nodes != 0) {
     const kfd_process_device_apertures value = apertures();
     if (!write_process(call.client.pid(), arguments.kfd_process_device_apertures_ptr,
@@ -91,24 +99,33 @@ int get_apertures_new(KfdCall& call, kfd_ioctl_get_process_apertures_new_args& a
   return 0;
 }
 
-int set_scratch_backing(KfdCall&, kfd_ioctl_set_scratch_backing_va_args& arguments) {
-  return arguments.gpu_id == kfd_gpu_id ? 0 : -EINVAL;
-}
-
-int get_tile_config(KfdCall&, kfd_ioctl_get_tile_config_args& arguments) {
+int set_scratch_backing(KfdCall& call, kfd_ioctl_set_scratch_backing_va_args& arguments) {
   if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
-  arguments.num_tile_configs = 0;
-  arguments.num_macro_tile_configs = 0;
-  return 0;
+  return call.context.vm_acquired() ? 0 : -ENODEV;
 }
 
-int set_trap_handler(KfdCall&, kfd_ioctl_set_trap_handler_args& arguments) {
-  return arguments.gpu_id == kfd_gpu_id ? 0 : -EINVAL;
+/// Clamps `count` to `most` and writes so many zeros to the client's array.
+bool write_zeros(pid_t pid, std::uint64_t address, std::uint32_t most, std::uint32_t& count) {
+  count = std::min(count, most);
+  const std::vector<std::uint32_t> zeros(count);
+  if (write_process(pid, address, std::as_bytes(std::span(zeros)))) return true;
+  count = 0;
+  return false;
 }
 
-/// Shared virtual memory needs a kernel option that is off here, as on many kernels.
-int refuse_svm(KfdCall&, kfd_ioctl_set_xnack_mode_args&) {
-  return -EPERM;
+int get_tile_config(KfdCall& call, kfd_ioctl_get_tile_config_args& arguments) {
+  if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
+  const pid_t pid = call.client.pid();
+  const bool written =
+      write_zeros(pid, arguments.tile_config_ptr, tile_modes, arguments.num_tile_configs) &&
+      write_zeros(pid, arguments.macro_tile_config_ptr, macro_tile_modes,
+                  arguments.num_macro_tile_configs);
+  return written ? 0 : -EFAULT;
+}
+
+int set_trap_handler(KfdCall& call, kfd_ioctl_set_trap_handler_args& arguments) {
+  if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
+  return call.context.vm_acquired() ? 0 : -ESRCH;
 }
 
 struct Command {
@@ -141,6 +158,9 @@ std::array<Command, 256> make_commands() {
   table[0x0a] = command<kfd_ioctl_set_event_args, set_event>();
   table[0x0b] = command<kfd_ioctl_reset_event_args, reset_event>();
   table[0x0c] = command<kfd_ioctl_wait_events_args, wait_events>();
+  for (std::uint8_t debug = 0x0d; debug <= 0x10; ++debug) {
+    table.at(debug) = command<kfd_ioctl_dbg_register_args, refuse_debugger>();
+  }
   table[0x11] = command<kfd_ioctl_set_scratch_backing_va_args, set_scratch_backing>();
   table[0x12] = command<kfd_ioctl_get_tile_config_args, get_tile_config>();
   table[0x13] = command<kfd_ioctl_set_trap_handler_args, set_trap_handler>();
@@ -151,9 +171,14 @@ std::array<Command, 256> make_commands() {
   table[0x18] = command<kfd_ioctl_map_memory_to_gpu_args, map_memory>();
   table[0x19] = command<kfd_ioctl_unmap_memory_from_gpu_args, unmap_memory>();
   table[0x1a] = command<kfd_ioctl_set_cu_mask_args, set_cu_mask>();
+  table[0x1b] = command<kfd_ioctl_get_queue_wave_state_args, get_queue_wave_state>();
+  table[0x1c] = command<kfd_ioctl_get_dmabuf_info_args, get_dmabuf_info>();
+  table[0x1d] = command<kfd_ioctl_import_dmabuf_args, import_dmabuf>();
   table[0x1e] = command<kfd_ioctl_alloc_queue_gws_args, alloc_queue_gws>();
+  table[0x1f] = command<kfd_ioctl_smi_events_args, watch_smi_events>();
   table[0x20] = command<kfd_ioctl_set_xnack_mode_args, refuse_svm>();
   table[0x21] = command<kfd_ioctl_set_xnack_mode_args, refuse_svm>();
+  table[0x22] = command<kfd_ioctl_criu_args, checkpoint>();
   table[0x23] = command<kfd_ioctl_get_available_memory_args, available_memory>();
   return table;
 }

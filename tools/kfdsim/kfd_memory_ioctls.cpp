@@ -1,5 +1,9 @@
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <vector>
 
 #include "tools/kfdsim/kfd_ioctls.h"
@@ -13,21 +17,26 @@ std::uint64_t handle_of(std::uint32_t id) {
   return std::uint64_t{kfd_gpu_id} << 32 | id;
 }
 
+/// Whether two descriptors of the process are one open file; yes where the kernel does not tell.
+bool is_same_file(pid_t pid, int one, int other) {
+  constexpr int compare_files = 0;  // KCMP_FILE
+  return one == other || ::syscall(SYS_kcmp, pid, pid, compare_files, one, other) <= 0;
+}
+
 /// What MAP_MEMORY and UNMAP_MEMORY have in common; `apply` is called for this GPU.
 template <class Args, class Apply>
 int for_each_device(KfdCall& call, Args& arguments, Apply apply) {
-  constexpr std::uint32_t max_devices = 128;
-  if (arguments.n_devices == 0 || arguments.n_devices > max_devices ||
-      arguments.n_success > arguments.n_devices) {
-    return -EINVAL;
-  }
+  constexpr std::uint32_t max_devices = max_kernel_array / sizeof(std::uint32_t);
+  if (arguments.n_devices == 0 || arguments.n_success > arguments.n_devices) return -EINVAL;
+  if (arguments.n_devices > max_devices) return -ENOMEM;
   std::vector<std::uint32_t> gpus(arguments.n_devices);
   if (!read_process(call.client.pid(), arguments.device_ids_array_ptr,
                     std::as_writable_bytes(std::span(gpus)))) {
     return -EFAULT;
   }
   const auto id = buffer_of(arguments.handle);
-  if (!id || call.context.memory.find(*id) == nullptr) return -EINVAL;
+  if (!id) return -EINVAL;
+  if (call.context.memory.find(*id) == nullptr) return -ENOMEM;
   for (std::uint32_t i = arguments.n_success; i < arguments.n_devices; ++i) {
     if (gpus[i] != kfd_gpu_id) return -EINVAL;
     if (const int error = apply(*id)) return -error;
@@ -46,20 +55,24 @@ std::optional<std::uint32_t> buffer_of(std::uint64_t handle) {
 int acquire_vm(KfdCall& call, kfd_ioctl_acquire_vm_args& arguments) {
   if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
   // An open that was inherited over fork belongs to the parent's address space.
-  if (!call.client.has_open(static_cast<int>(arguments.drm_fd), call.client.render_node())) {
-    return -EINVAL;
-  }
-  call.context.vm_acquired = true;
+  const auto fd = static_cast<int>(arguments.drm_fd);
+  if (!call.client.has_open(fd, call.client.render_node())) return -EINVAL;
+  std::optional<int>& acquired = call.context.vm_fd;
+  if (acquired && !is_same_file(call.client.pid(), *acquired, fd)) return -EBUSY;
+  if (!acquired) acquired = fd;
   return 0;
 }
 
 int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments) {
-  if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
-  if (!call.context.vm_acquired) return -ESRCH;
+  if (arguments.size == 0 || arguments.gpu_id != kfd_gpu_id) return -EINVAL;
+  if (!call.context.vm_acquired()) return -ENODEV;
   GpuMemory& memory = call.context.memory;
   std::uint32_t id = 0;
   if (const int error = memory.allocate(arguments.va_addr, arguments.size, arguments.flags,
                                         arguments.mmap_offset, id)) {
+    if (error == ENOMEM) {
+      call.injector.allocation_failed((arguments.flags & KFD_IOC_ALLOC_MEM_FLAGS_VRAM) != 0);
+    }
     return -error;
   }
   const GpuMemory::Buffer& buffer = *memory.find(id);
@@ -70,7 +83,9 @@ int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments) {
 
 int free_memory(KfdCall& call, kfd_ioctl_free_memory_of_gpu_args& arguments) {
   const auto id = buffer_of(arguments.handle);
-  return id ? -call.context.memory.free(*id) : -EINVAL;
+  if (!id) return -EINVAL;
+  if (id == call.context.event_page) return -EPERM;
+  return -call.context.memory.free(*id);
 }
 
 int map_memory(KfdCall& call, kfd_ioctl_map_memory_to_gpu_args& arguments) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tools/kfdsim/backing_memory.h"
 #include "tools/kfdsim/command.h"
 #include "tools/kfdsim/fuse_connection.h"
 #include "tools/kfdsim/mount_namespace.h"
@@ -24,17 +25,18 @@ using namespace eclip;
 using namespace eclip::kfdsim;
 
 /// The namespace, and in it the mounted connection.
-Result<FuseConnection> build_machine(const model::GpuDescription& gpu) {
+Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
+                                     std::optional<Mapping> mapping) {
   if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
   // Before /dev changes: what is missing there is to be named as the user knows it.
   auto device = FuseConnection::open_device("/dev/fuse");
   if (!device) return tl::unexpected(device.error());
   if (auto done = replace_dev(); !done) return tl::unexpected(done.error());
-  auto connection = FuseConnection::mount(std::move(*device), fuse_directory);
+  auto connection = FuseConnection::mount(std::move(*device), fuse_directory, mapping);
   if (!connection) return connection;
   const auto kfd = kfd_files(gpu, host_properties());
-  const auto render = render_files(gpu);
-  if (auto done = replace_sys({kfd, render}); !done) return tl::unexpected(done.error());
+  const auto pci_device = pci_device_files(gpu);
+  if (auto done = replace_sys({kfd, pci_device}); !done) return tl::unexpected(done.error());
   auto named = replace_file("/usr/share/libdrm/amdgpu.ids", amdgpu_ids(gpu));
   if (!named) return tl::unexpected(named.error());
   return connection;
@@ -79,6 +81,7 @@ void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
     report(fmt::format("{} dispatches took an estimated time, not a measured one (--profile)",
                        summary.estimated_times));
   }
+  if (!summary.faults.empty()) report(summary.faults);
 }
 
 Result<KnownKernels> known_kernels(const Options& options) {
@@ -106,12 +109,13 @@ Result<int> run(const Options& options) {
     if (!created) return tl::unexpected(created.error());
     trace.emplace(std::move(*created));
   }
-  auto connection = build_machine(*gpu);
+  auto connection = build_machine(*gpu, options.mapping);
   if (!connection) return tl::unexpected(connection.error());
 
+  if (connection->mapping() == Mapping::page_cache) survive_lost_pages();
   block_command_signals();
   Simulator simulator(std::move(*connection), *gpu, options.time_scale, std::move(*known),
-                      trace ? &*trace : nullptr);
+                      trace ? &*trace : nullptr, FaultInjector(options.faults, options.seed));
   if (auto started = simulator.start(); !started) return tl::unexpected(started.error());
   set_environment();
   auto status = run_command(options.command);

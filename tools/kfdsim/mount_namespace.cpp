@@ -11,16 +11,23 @@
 #include <fstream>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "ipc/unique_fd.h"
+#include "tools/kfdsim/user_namespace.h"
 
 namespace eclip::kfdsim {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view policy_hint =
-    "check that no container or security policy forbids mounts to root";
+std::string policy_hint() {
+  const std::string remedy = user_namespace_remedy();
+  if (::getuid() != 0 && !remedy.empty()) {
+    return fmt::format("run kfdsim as root (CAP_SYS_ADMIN), or: {}", remedy);
+  }
+  return "check that no container or security policy forbids mounts";
+}
 
 Result<void> write_file(const fs::path& path, std::string_view content) {
   std::error_code error;
@@ -83,7 +90,7 @@ Result<void> cover(const fs::path& directory, Keep keep) {
   const std::string options = fmt::format("mode={:o}", status.st_mode & 07777U);
   if (::mount("kfdsim", directory.c_str(), "tmpfs", MS_NOSUID, options.c_str()) != 0) {
     return fail_errno(
-        errno, fmt::format("cannot mount a tmpfs over {}: {}", directory.string(), policy_hint));
+        errno, fmt::format("cannot mount a tmpfs over {}: {}", directory.string(), policy_hint()));
   }
   const fs::path old_path = fmt::format("/proc/self/fd/{}", old.get());
   std::error_code error;
@@ -107,12 +114,11 @@ Result<void> write_all(const fs::path& below, std::span<const StaticSysFile> fil
 
 Result<void> enter_private_namespace() {
   if (::unshare(CLONE_NEWNS) != 0) {
-    return fail_errno(errno,
-                      "cannot make a private mount namespace: run kfdsim as root (CAP_SYS_ADMIN), "
-                      "in a container with --privileged");
+    if (errno != EPERM) return fail_errno(errno, "cannot make a private mount namespace");
+    if (auto entered = enter_user_namespace(); !entered) return entered;
   }
   if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return fail_errno(errno, fmt::format("cannot make the mounts private: {}", policy_hint));
+    return fail_errno(errno, fmt::format("cannot make the mounts private: {}", policy_hint()));
   }
   return {};
 }
@@ -151,13 +157,27 @@ Result<void> replace_sys(const SysFiles& files) {
   if (auto done = link_file("../../devices/virtual/kfd/kfd", classes / "kfd/kfd"); !done) {
     return done;
   }
-  const fs::path render = classes / "drm/renderD128";
-  if (auto done = write_all(render, files.render); !done) return done;
-  for (const char* sensor : {"power1_average", "energy1_input"}) {
-    const fs::path target = fs::path(fuse_directory) / sensor;
-    if (auto done = link_file(target, render / "device/hwmon/hwmon0" / sensor); !done) return done;
+  // Tools read the PCI address from where the links point to.
+  const fs::path device = devices / "kfdsim" / pci_address;
+  if (auto done = write_all(device, files.pci_device); !done) return done;
+  for (const auto& [node, number] : {std::pair{"renderD128", "226:128\n"}, {"card0", "226:0\n"}}) {
+    const fs::path drm = device / "drm" / node;
+    if (auto done = write_file(drm / "dev", number); !done) return done;
+    if (auto done = link_file(fs::path("../.."), drm / "device"); !done) return done;
+    const fs::path target = fs::path("../../devices/virtual/kfdsim") / pci_address / "drm" / node;
+    if (auto done = link_file(target, classes / "drm" / node); !done) return done;
   }
-  return {};
+  for (const auto& [file, place] : {std::pair{"power1_average", "hwmon/hwmon0"},
+                                    {"energy1_input", "hwmon/hwmon0"},
+                                    {"mem_info_vram_used", "."}}) {
+    const fs::path target = fs::path(fuse_directory) / file;
+    if (auto done = link_file(target, device / place / file); !done) return done;
+  }
+
+  const fs::path modules = "/sys/module";
+  const auto keep_module = [](std::string_view name) { return name != "amdgpu"; };
+  if (auto covered = cover(modules, keep_module); !covered) return covered;
+  return write_file(modules / "amdgpu/initstate", "live\n");
 }
 
 Result<void> replace_file(const fs::path& file, const std::string& content) {

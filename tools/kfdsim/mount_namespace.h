@@ -18,7 +18,8 @@ inline constexpr const char* fuse_directory = "/dev/kfdsim/fs";
 inline constexpr const char* program_directory = "/dev/kfdsim/bin";
 
 /// Moves the caller, which must have one thread, into a mount namespace of its own from which
-/// nothing propagates. Errc::access_denied when the caller may not.
+/// nothing propagates; without CAP_SYS_ADMIN, into a user namespace too. Errc::access_denied when
+/// the caller may not.
 Result<void> enter_private_namespace();
 
 /// Puts a tmpfs over /dev that has all that was there, and in place of any real GPU the
@@ -28,10 +29,10 @@ Result<void> replace_dev();
 /// What the simulated GPU adds to /sys.
 struct SysFiles {
   std::span<const StaticSysFile> kfd;
-  std::span<const StaticSysFile> render;
+  std::span<const StaticSysFile> pci_device;
 };
-/// Puts a tmpfs over /sys/devices/virtual and one over /sys/class, with what was there, and adds
-/// the files of the KFD and of the render node.
+/// Puts a tmpfs over /sys/devices/virtual, /sys/class and /sys/module, with what was there, and
+/// adds the KFD, the GPU's PCI device with its two DRM nodes, and the driver's module.
 Result<void> replace_sys(const SysFiles& files);
 
 /// Lets COMMAND see `content` in place of a file that exists; does nothing when it does not.

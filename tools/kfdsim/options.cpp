@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <string_view>
 #include <system_error>
@@ -19,10 +20,12 @@ namespace fs = std::filesystem;
 
 constexpr const char* description =
     "Runs COMMAND on a machine with a simulated AMD GPU: the unmodified libhsakmt (and what is "
-    "above "
-    "it) finds /dev/kfd, the topology and a render node. Needs root and Linux 6.9 or later. "
-    "Nothing "
-    "outside COMMAND and its children sees the GPU. All figures are simulated.";
+    "above it) finds /dev/kfd, the topology and a render node. Needs /dev/fuse, and root or user "
+    "namespaces. Nothing outside COMMAND and its children sees the GPU. All figures are simulated.";
+
+const std::map<std::string, std::optional<Mapping>> mappings{{"auto", std::nullopt},
+                                                             {"passthrough", Mapping::passthrough},
+                                                             {"page-cache", Mapping::page_cache}};
 
 }  // namespace
 
@@ -44,6 +47,14 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
          "for each packet that waits for the host) weighs a tenth. Any factor above 0; the "
          "GPU's clock counter, power and energy are in device time")
       ->capture_default_str();
+  std::string mapping = "auto";
+  run->add_option(
+         "--mapping", mapping,
+         "How COMMAND and the simulated GPU share memory: by FUSE passthrough (fast; needs "
+         "root and Linux 6.9), by the page cache (any user, any kernel), or the better one "
+         "that works")
+      ->check(CLI::IsMember(mappings))
+      ->capture_default_str();
   run->add_option("--trace", options.trace,
                   "Write a Chrome/Perfetto trace of all packets (ui.perfetto.dev opens it)");
   run->add_option("--shadow", options.shadows,
@@ -56,6 +67,23 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
       ->allow_extra_args(false);
   run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
   run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
+  std::vector<std::string> faults;
+  run->add_option("--fault", faults,
+                  "Inject a fault (repeatable): ioctl:NAME,error=ERRNO,delay=TIME,probability=P,"
+                  "after=N,count=N | hang-queue,queue=N,after=PACKETS,probability=P | "
+                  "stall-processor,at=TIME,for=TIME | vram,limit=SIZE | system-memory,limit=SIZE | "
+                  "reset,at=TIME,after=PACKETS,for=TIME. Times are the device's (docs/kfdsim.md)")
+      ->expected(1)
+      ->take_all()
+      ->check(
+          [](const std::string& text) {
+            const auto spec = parse_fault_spec(text);
+            return spec ? std::string() : spec.error().message();
+          },
+          "FAULT");
+  run->add_option("--seed", options.seed,
+                  "Decides which calls and queues faults with a probability hit")
+      ->capture_default_str();
   // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).
   char** const end = argv + argc;
   char** const separator = std::find(argv, end, std::string_view("--"));
@@ -65,6 +93,8 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
     const int status = app.exit(error);
     return {std::nullopt, status == 0 ? 0 : exit_own_failure};
   }
+  options.mapping = mappings.at(mapping);
+  for (const std::string& text : faults) options.faults.push_back(*parse_fault_spec(text));
   if (separator != end) options.command.assign(separator + 1, end);
   if (options.command.empty()) {
     report("no command to run: kfdsim run [OPTIONS] -- COMMAND...");

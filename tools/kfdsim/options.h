@@ -1,6 +1,7 @@
 // kfdsim's command line.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -8,17 +9,22 @@
 
 #include "daemon/model/gpu_description.h"
 #include "ipc/result.h"
+#include "tools/kfdsim/fault_spec.h"
+#include "tools/kfdsim/fuse_connection.h"
 
 namespace eclip::kfdsim {
 
 struct Options {
   std::string gpu = "mi50";  ///< a name in the data directory, or a file
   double time_scale = 1;
+  std::optional<Mapping> mapping;  ///< nullopt: passthrough where it is possible
   std::optional<std::filesystem::path> trace;
   std::optional<std::filesystem::path> data;
   std::vector<std::filesystem::path> shadows;   ///< libraries of shadow kernels
   std::vector<std::filesystem::path> profiles;  ///< whose kernels' times are known
   bool quiet = false;
+  std::vector<FaultSpec> faults;
+  std::uint64_t seed = 0;
   std::vector<std::string> command;
 };
 

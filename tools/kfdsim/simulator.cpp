@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <optional>
+#include <span>
 
 #include "tools/kfdsim/report.h"
 
@@ -48,6 +49,18 @@ void sleep_until(DeviceClock::Wall::time_point when) {
   ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nullptr);
 }
 
+/// epoll_wait with a deadline to the nanosecond.
+int wait_until(std::optional<WallTime> deadline, int epoll, std::span<epoll_event> events) {
+  timespec timeout{};
+  if (deadline) {
+    const std::chrono::nanoseconds left = *deadline - WallTime::clock::now();
+    const std::int64_t ns = std::max<std::int64_t>(left.count(), 0);
+    timeout = {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
+  }
+  return ::epoll_pwait2(epoll, events.data(), static_cast<int>(events.size()),
+                        deadline ? &timeout : nullptr, nullptr);
+}
+
 /// Hardware does not wait for its turn on the CPU: without this, a loaded machine delays packets by
 /// milliseconds. The threads sleep most of the time; where it is not allowed, all still works.
 void prefer_this_thread() {
@@ -57,24 +70,26 @@ void prefer_this_thread() {
   ::pthread_setschedparam(::pthread_self(), SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
 }
 
-MemoryBudget whole_memory(const model::GpuDescription& gpu) {
+MemoryBudget memory_of(const model::GpuDescription& gpu, const FaultInjector& injector) {
   struct sysinfo info {};
   ::sysinfo(&info);
   // The KFD lets clients pin 15/16 of the system's memory.
   const std::uint64_t system = std::uint64_t{info.totalram} * info.mem_unit;
-  return {gpu.topology.vram_bytes, system - system / 16};
+  return {injector.limited(gpu.topology.vram_bytes, true),
+          injector.limited(system - system / 16, false)};
 }
 
 }  // namespace
 
 Simulator::Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-                     KnownKernels known, TraceWriter* trace)
+                     KnownKernels known, TraceWriter* trace, FaultInjector injector)
     : connection_(std::move(connection)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      gpu_(std::move(gpu), time_scale, std::move(known), trace),
-      clients_(connection_, gpu_, whole_memory(gpu_.description()), epoll_.get()),
-      files_(connection_, clients_, gpu_) {}
+      injector_(std::move(injector)),
+      gpu_(std::move(gpu), time_scale, std::move(known), trace, injector_),
+      clients_(connection_, gpu_, memory_of(gpu_.description(), injector_), epoll_.get()),
+      files_(connection_, clients_, gpu_, injector_) {}
 
 Simulator::~Simulator() {
   stop();
@@ -112,6 +127,7 @@ Summary Simulator::stop() {
   summary.estimated_times = gpu_.totals().estimated_times;
   summary.ioctls = clients_.ioctls_served();
   summary.energy_joules = gpu_.energy_joules();
+  summary.faults = injector_.summary();
   return summary;
 }
 
@@ -119,13 +135,8 @@ void Simulator::serve() {
   prefer_this_thread();
   std::optional<WallTime> next_timeout;
   while (true) {
-    int timeout_ms = -1;
-    if (next_timeout) {
-      const auto left = std::chrono::ceil<milliseconds>(*next_timeout - WallTime::clock::now());
-      timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
-    }
     std::array<epoll_event, 16> events{};
-    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
+    const int count = wait_until(next_timeout, epoll_.get(), events);
     const std::scoped_lock guard(lock_);
     if (stopping_) return;
     for (int i = 0; i < count; ++i) {
@@ -139,7 +150,9 @@ void Simulator::serve() {
       }
     }
     if (stopping_) return;
-    next_timeout = clients_.answer_waits();
+    next_timeout = files_.run_delayed();
+    const auto next_wait = clients_.answer_waits();
+    if (next_wait) next_timeout = std::min(next_timeout.value_or(*next_wait), *next_wait);
     if (gpu_.has_queues()) queues_exist_.notify_all();
   }
 }
@@ -166,7 +179,14 @@ void Simulator::poll_queues() {
   std::unique_lock guard(lock_);
   while (!stopping_) {
     if (!gpu_.has_queues()) {
-      queues_exist_.wait(guard, [this] { return stopping_ || gpu_.has_queues(); });
+      const auto wake = [this] { return stopping_ || gpu_.has_queues(); };
+      const auto fault = gpu_.next_fault();
+      if (!fault) {
+        queues_exist_.wait(guard, wake);
+      } else if (!queues_exist_.wait_until(guard, *fault, wake)) {
+        gpu_.poll();
+        clients_.answer_waits();
+      }
       last_ring = DeviceClock::Wall::now();
       continue;
     }

@@ -25,13 +25,14 @@ struct Summary {
   std::uint64_t estimated_times = 0;
   std::uint64_t ioctls = 0;
   double energy_joules = 0;
+  std::string faults;  ///< that were injected; "" when none was asked for
 };
 
 /// One lock guards all state: a request takes microseconds, and so does a look at the queues.
 class Simulator {
  public:
   Simulator(FuseConnection connection, model::GpuDescription gpu, double time_scale,
-            KnownKernels known, TraceWriter* trace);
+            KnownKernels known, TraceWriter* trace, FaultInjector injector);
   ~Simulator();
   Simulator(const Simulator&) = delete;
   Simulator& operator=(const Simulator&) = delete;
@@ -52,6 +53,7 @@ class Simulator {
   std::mutex lock_;
   std::condition_variable queues_exist_;
   bool stopping_ = false;
+  FaultInjector injector_;
   Gpu gpu_;
   ClientRegistry clients_;
   FileServer files_;

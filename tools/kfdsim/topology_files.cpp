@@ -77,7 +77,7 @@ Properties gpu_properties(const model::GpuDescription& gpu) {
           {"hive_id", 0},
           {"num_sdma_engines", 2},
           {"num_sdma_xgmi_engines", 0},
-          {"num_sdma_queues_per_engine", 8},
+          {"num_sdma_queues_per_engine", Gpu::queues_per_copy_engine},
           {"num_cp_queues", topology.num_cp_queues},
           {"max_engine_clk_fcompute", topology.max_clock_mhz},
           {"local_mem_size", 0},
@@ -154,12 +154,21 @@ std::vector<StaticSysFile> kfd_files(const model::GpuDescription& gpu, const Hos
   };
 }
 
-std::vector<StaticSysFile> render_files(const model::GpuDescription& gpu) {
-  return {{"dev", "226:128\n"},
-          {"device/vendor", fmt::format("{:#06x}\n", vendor_amd)},
-          {"device/device", fmt::format("{:#06x}\n", gpu.topology.device_id)},
-          {"device/revision", fmt::format("{:#04x}\n", gpu.topology.revision_id)},
-          {"device/hwmon/hwmon0/name", "amdgpu\n"}};
+std::vector<StaticSysFile> pci_device_files(const model::GpuDescription& gpu) {
+  const std::string vram = fmt::format("{}\n", gpu.topology.vram_bytes);
+  return {{"vendor", fmt::format("{:#06x}\n", vendor_amd)},
+          {"device", fmt::format("{:#06x}\n", gpu.topology.device_id)},
+          {"revision", fmt::format("{:#04x}\n", gpu.topology.revision_id)},
+          {"subsystem_vendor", fmt::format("{:#06x}\n", vendor_amd)},
+          {"subsystem_device", fmt::format("{:#06x}\n", gpu.topology.device_id)},
+          {"product_name", fmt::format("{} (simulated)\n", gpu.marketing_name)},
+          {"vbios_version", "113-SIMULATED-0\n"},
+          {"power_dpm_force_performance_level", "auto\n"},
+          {"mem_info_vram_total", vram},
+          {"mem_info_vis_vram_total", vram},
+          {"hwmon/hwmon0/name", "amdgpu\n"},
+          // No voltage is simulated, but rocm-smi does not start without its label.
+          {"hwmon/hwmon0/in0_label", "vddgfx\n"}};
 }
 
 std::string amdgpu_ids(const model::GpuDescription& gpu) {

@@ -23,8 +23,11 @@ struct StaticSysFile {
 
 /// Below /sys/devices/virtual/kfd/kfd.
 std::vector<StaticSysFile> kfd_files(const model::GpuDescription& gpu, const HostProperties& host);
-/// Below /sys/class/drm/renderD128.
-std::vector<StaticSysFile> render_files(const model::GpuDescription& gpu);
+/// The GPU's place on the PCI bus, as its topology node's location_id says.
+inline constexpr const char* pci_address = "0000:03:00.0";
+
+/// Below the GPU's PCI device.
+std::vector<StaticSysFile> pci_device_files(const model::GpuDescription& gpu);
 /// A table for libdrm in which the GPU's name ends in "(simulated)"; tools that print a GPU's name
 /// have it from there.
 std::string amdgpu_ids(const model::GpuDescription& gpu);

@@ -11,6 +11,7 @@
 #include "ipc/lease_ring.h"
 #include "ipc/region.h"
 #include "tests/integration/eclipd/running_eclipd.h"
+#include "tools/replay/replay_kernel.h"
 
 namespace eclip::test {
 namespace {
@@ -174,6 +175,29 @@ TEST_F(EclipdFault, AWorkerThatWaitsNoticesThatTheDaemonDied) {
   }
   killer.join();
   EXPECT_EQ(error, ECONNRESET);
+}
+
+TEST_F(EclipdFault, AKernelThatReachesForUnmappedMemoryEndsEclipdWhichSaysSo) {
+  Connection connection;
+  Lease lease = connection.lease_any(15);
+  const Signal signal = connection.create_signal();
+  MixKernel kernel(connection, 1);
+  const Memory lies = connection.allocate(4096);
+  *lies.host<replay::MixKernarg>() = {.output = 0x40000, .salt = 1, .input_count = 0, .inputs = {}};
+  eclip_dispatch dispatch = kernel.next(1, ECLIP_PACKET_SIGNAL, signal.id());
+  dispatch.kernarg_memory = lies.handle();
+  dispatch.kernarg_offset = 0;
+  Token token{};
+  ASSERT_TRUE(lease.try_submit(dispatch, &token));
+  int error = 0;
+  try {
+    static_cast<void>(connection.wait(token, patience));
+  } catch (const ApiError& thrown) {
+    error = thrown.code().value();
+  }
+  EXPECT_EQ(error, ECONNRESET);
+  EXPECT_EQ(daemon().wait(), 1) << "systemd restarts it";
+  EXPECT_THAT(daemon().errors(), HasSubstr("memory at 0x40000 that is not mapped on the GPU"));
 }
 
 TEST_F(EclipdFault, ConnectionsWithoutEndAreRefusedAndOthersServedAgainWhenTheyGo) {

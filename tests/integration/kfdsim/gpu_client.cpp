@@ -157,6 +157,11 @@ std::uint64_t GpuQueue::read_index() const {
   return __atomic_load_n(pointers_.as<std::uint64_t>(64), __ATOMIC_ACQUIRE);
 }
 
+std::uint64_t GpuQueue::unmap_ring() {
+  require(hsaKmtUnmapMemoryToGPU(ring_.cpu()), "hsaKmtUnmapMemoryToGPU");
+  return ring_.gpu();
+}
+
 void GpuQueue::announce_next() const {
   __atomic_store_n(resource_.Queue_DoorBell_aql, write_index_, __ATOMIC_RELEASE);
 }

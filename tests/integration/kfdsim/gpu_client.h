@@ -85,6 +85,9 @@ class GpuQueue {
   /// Any 64 bytes; the header (16 bits) is written last, then the doorbell rings.
   void submit(const void* packet, std::uint16_t header);
 
+  /// Takes the ring from the GPU; its address.
+  std::uint64_t unmap_ring();
+
   /// Rings the doorbell for the next packet before it is written.
   void announce_next() const;
 

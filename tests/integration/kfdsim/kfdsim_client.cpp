@@ -1,16 +1,23 @@
 // A user of the simulated GPU that tests start in other processes: kfdsim_client COMMAND [NUMBER].
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/integration/kfdsim/fault_client.h"
 #include "tests/integration/kfdsim/gpu_client.h"
+#include "tests/integration/kfdsim/hostile_client.h"
+#include "tests/integration/kfdsim/injection_client.h"
 
 namespace {
 
@@ -101,6 +108,73 @@ int peek(const char* device, std::uint64_t offset) {
   return EXIT_SUCCESS;
 }
 
+using Clock = std::chrono::steady_clock;
+
+double us_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+template <class Action>
+double median_us(int repeats, Action action) {
+  std::vector<double> times;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = Clock::now();
+    action();
+    times.push_back(us_since(start));
+  }
+  std::nth_element(times.begin(), times.begin() + repeats / 2, times.end());
+  return times.at(static_cast<std::size_t>(repeats) / 2);
+}
+
+/// KiB of `field` in /proc/meminfo.
+std::uint64_t meminfo_kib(const std::string& field) {
+  std::ifstream stream("/proc/meminfo");
+  for (std::string line; std::getline(stream, line);) {
+    if (line.starts_with(field + ":")) return std::stoull(line.substr(field.size() + 1));
+  }
+  return 0;
+}
+
+/// What the simulator costs in host time and memory, for docs/kfdsim.md.
+int measure() {
+  constexpr std::size_t bytes = 64UL << 20;
+  const auto print = [](const char* what, double value, const char* unit) {
+    std::printf("%-40s %10.1f %s\n", what, value, unit);
+  };
+  HsaClockCounters counters{};
+  print("ioctl, median", median_us(5000, [&] { hsaKmtGetClockCounters(gpu_node(), &counters); }),
+        "us");
+  GpuQueue queue;
+  GpuSignal signal;
+  const auto round_trip = [&] {
+    signal.set(1);
+    queue.barrier(false, {}, &signal);
+    while (signal.value() != 0) ::sched_yield();
+  };
+  round_trip();
+  print("doorbell to signal, median", median_us(5000, round_trip), "us");
+  const std::uint64_t cached = meminfo_kib("Cached");
+  std::unique_ptr<GpuBuffer> buffer;
+  const auto write_to_each_page = [&] {
+    for (std::size_t i = 0; i < bytes; i += 4096) *buffer->as<std::uint64_t>(i) += 1;
+  };
+  const auto print_time = [&](const char* what, const auto& action) {
+    const auto start = Clock::now();
+    action();
+    print(what, us_since(start) / 1000, "ms");
+  };
+  print_time("64 MiB: allocate",
+             [&] { buffer = std::make_unique<GpuBuffer>(GpuBuffer::Kind::system, bytes); });
+  print_time("first write to each of its pages", write_to_each_page);
+  print_time("second write", write_to_each_page);
+  ::msync(buffer->cpu(), bytes, MS_SYNC);
+  print("memory in use for it, once written back",
+        static_cast<double>(meminfo_kib("Cached") - cached) / 1024, "MiB");
+  print_time("third write, after that", write_to_each_page);
+  print_time("free it", [&] { buffer.reset(); });
+  return EXIT_SUCCESS;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -113,11 +187,16 @@ int main(int argc, char** argv) {
     return hold();
   }
   if (command == "allocate-and-die") return allocate_and_die(std::stoull(argument));
+  if (command == "measure") return measure();
   if (command == "peek-kfd") return peek("/dev/kfd", std::stoull(argument));
   if (command == "peek-render") return peek("/dev/dri/renderD128", std::stoull(argument));
-  std::fprintf(
-      stderr,
-      "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | peek-kfd OFFSET | "
-      "peek-render OFFSET\n");
+  if (command == "memory-fault") return memory_fault(argument);
+  if (command == "hostile") return hostile_client(std::stoi(argument));
+  if (const int status = injection_client(command, argument); status != 2) return status;
+  std::fprintf(stderr,
+               "kfdsim_client work N | hold | hold-with-heir | allocate-and-die GIB | measure | "
+               "peek-kfd OFFSET | "
+               "peek-render OFFSET | memory-fault KIND | hostile SOCKET, or a command of "
+               "injection_client.h\n");
   return 2;
 }

@@ -1,43 +1,18 @@
-// What the simulated driver refuses, with the error numbers of the real one, and broken packets.
-#include <fcntl.h>
+// What the simulated driver refuses, with the error numbers of the real one.
 #include <gtest/gtest.h>
 #include <linux/kfd_ioctl.h>
-#include <sys/ioctl.h>
 
 #include <array>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "tests/integration/kfdsim/gpu_client.h"
-#include "tests/integration/kfdsim/inside_fixture.h"
+#include "tests/integration/kfdsim/open_kfd.h"
 
 namespace eclip::test {
 namespace {
 
-constexpr std::uint32_t gpu_id = 49374;
-
-class KfdsimError : public InsideKfdsim {
- protected:
-  void SetUp() override {
-    InsideKfdsim::SetUp();
-    if (IsSkipped()) return;
-    gpu_node();
-    kfd_ = ::open("/dev/kfd", O_RDWR | O_CLOEXEC);
-    ASSERT_GE(kfd_, 0);
-  }
-  void TearDown() override {
-    if (kfd_ >= 0) ::close(kfd_);
-  }
-  /// 0 or the errno of the ioctl.
-  template <class Args>
-  int call(unsigned long command, Args& arguments) const {
-    return ::ioctl(kfd_, command, &arguments) == 0 ? 0 : errno;
-  }
-
- private:
-  int kfd_ = -1;
-};
+using KfdsimError = OpenKfd;
 
 TEST_F(KfdsimError, The128thQueueOfAProcessIsRefused) {
   std::vector<std::unique_ptr<GpuQueue>> queues;
@@ -122,6 +97,27 @@ TEST_F(KfdsimError, SdmaQueuesExistOnly) {
   EXPECT_EQ(hsaKmtDestroyQueue(resource.QueueId), HSAKMT_STATUS_SUCCESS);
 }
 
+TEST_F(KfdsimError, SdmaQueuesAreNotShared) {
+  constexpr int hardware_has = 16;
+  const GpuBuffer memory(GpuBuffer::Kind::system, 8192);
+  kfd_ioctl_create_queue_args arguments{};
+  arguments.gpu_id = gpu_id;
+  arguments.queue_type = KFD_IOC_QUEUE_TYPE_SDMA;
+  arguments.ring_base_address = memory.gpu();
+  arguments.ring_size = 4096;
+  arguments.read_pointer_address = memory.gpu() + 4096;
+  arguments.write_pointer_address = memory.gpu() + 4096 + 64;
+  std::vector<std::uint32_t> ids;
+  int error = 0;
+  while ((error = call(AMDKFD_IOC_CREATE_QUEUE, arguments)) == 0) ids.push_back(arguments.queue_id);
+  EXPECT_EQ(error, ENOMEM);
+  EXPECT_EQ(ids.size(), hardware_has);
+  for (const std::uint32_t id : ids) {
+    kfd_ioctl_destroy_queue_args destroy{id, 0};
+    EXPECT_EQ(call(AMDKFD_IOC_DESTROY_QUEUE, destroy), 0);
+  }
+}
+
 TEST_F(KfdsimError, Memory) {
   kfd_ioctl_alloc_memory_of_gpu_args allocate{};
   allocate.gpu_id = gpu_id;
@@ -178,96 +174,6 @@ TEST_F(KfdsimError, Events) {
   wait.num_events = 1;
   wait.events_ptr = reinterpret_cast<std::uint64_t>(data.data());
   EXPECT_EQ(call(AMDKFD_IOC_WAIT_EVENTS, wait), EINVAL);
-}
-
-/// An event for GPU faults, and a queue that works beside the one that is broken.
-class KfdsimFault : public KfdsimError {
- protected:
-  void expect_only_this_queue_stops(GpuQueue& broken, HSA_EVENTTYPE type, std::uint64_t address) {
-    HsaEventDescriptor description{};
-    description.EventType = type;
-    description.NodeId = gpu_node();
-    HsaEvent* event = nullptr;
-    ASSERT_EQ(hsaKmtCreateEvent(&description, true, false, &event), HSAKMT_STATUS_SUCCESS);
-    break_now_(broken);
-    EXPECT_EQ(hsaKmtWaitOnEvent(event, 20'000), HSAKMT_STATUS_SUCCESS);
-    if (type == HSA_EVENTTYPE_MEMORY) {
-      const std::uint64_t fault = event->EventData.EventData.MemoryAccessFault.VirtualAddress;
-      EXPECT_EQ(fault, address);
-    }
-    hsaKmtDestroyEvent(event);
-    const GpuSignal done;
-    GpuQueue other;
-    other.barrier(false, {}, &done);
-    EXPECT_TRUE(done.wait());
-    const GpuSignal never;
-    broken.barrier(false, {}, &never);
-    const GpuSignal later;
-    other.barrier(false, {}, &later);
-    EXPECT_TRUE(later.wait());
-    EXPECT_EQ(never.value(), 1);
-  }
-  std::function<void(GpuQueue&)> break_now_;
-};
-
-TEST_F(KfdsimFault, KernelObjectThatIsNotMapped) {
-  GpuQueue broken;
-  break_now_ = [](GpuQueue& queue) { queue.dispatch(0x1000, nullptr); };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, 0x1000);
-}
-
-TEST_F(KfdsimFault, SignalThatIsNotMapped) {
-  GpuQueue broken;
-  break_now_ = [](GpuQueue& queue) {
-    queue.barrier(false, std::array<std::uint64_t, 1>{0x40000}, nullptr);
-  };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, 0x40000);
-}
-
-TEST_F(KfdsimFault, KernargThatIsNotMapped) {
-  const auto kernel = kernel_of(10, 10, true);
-  const LoadedKernels loaded({&kernel, 1});
-  GpuQueue broken;
-  break_now_ = [&](GpuQueue& queue) { queue.dispatch(loaded.object(0), nullptr, 0x7000); };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, 0x7000);
-}
-
-TEST_F(KfdsimFault, PacketOfAnUnknownType) {
-  GpuQueue broken;
-  break_now_ = [](GpuQueue& queue) {
-    const std::array<std::byte, 64> packet{};
-    queue.submit(packet.data(), HSA_PACKET_TYPE_AGENT_DISPATCH);
-  };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_HW_EXCEPTION, 0);
-}
-
-TEST_F(KfdsimFault, SignalThatIsFreedWhileABarrierWaitsForIt) {
-  GpuQueue broken;
-  auto gate = std::make_unique<GpuSignal>();
-  const std::uint64_t address = gate->handle();
-  break_now_ = [&](GpuQueue& queue) {
-    queue.barrier(false, std::array{gate->handle()}, nullptr);
-    // A later packet of another queue proves that the barrier packet was taken.
-    const GpuSignal later;
-    GpuQueue other;
-    other.barrier(false, {}, &later);
-    ASSERT_TRUE(later.wait());
-    gate.reset();
-  };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, address);
-}
-
-TEST_F(KfdsimFault, PacketsBeforeABadOneComplete) {
-  const auto kernel = kernel_of(2000, 2000);
-  const LoadedKernels loaded({&kernel, 1});
-  const GpuSignal done;
-  GpuQueue broken;
-  break_now_ = [&](GpuQueue& queue) {
-    queue.dispatch(loaded.object(0), &done);
-    queue.dispatch(0x1000, nullptr);
-  };
-  expect_only_this_queue_stops(broken, HSA_EVENTTYPE_MEMORY, 0x1000);
-  EXPECT_EQ(done.value(), 0);
 }
 
 }  // namespace

@@ -5,14 +5,24 @@
 #include <sys/wait.h>
 
 #include <array>
+#include <cstdlib>
 #include <string>
 
 namespace eclip::test {
 
-/// kfdsim's own line about what this machine lacks (root, /dev/fuse, FUSE passthrough); "" when it
-/// runs. Any other failure of kfdsim is no reason to skip a test, and gives "" too.
+/// The --mapping that these tests are to run with: ECLIP_KFDSIM_MAPPING, by default auto.
+inline std::string kfdsim_mapping() {
+  const char* given = std::getenv("ECLIP_KFDSIM_MAPPING");
+  return given != nullptr ? given : "auto";
+}
+
+/// kfdsim's own line about what this machine lacks (root or user namespaces, /dev/fuse, FUSE
+/// passthrough); "" when it runs. Any other failure of kfdsim is no reason to skip a test, and
+/// gives "" too.
 inline std::string kfdsim_refusal() {
-  FILE* probe = ::popen("'" KFDSIM_PROGRAM "' run --quiet -- /bin/true 2>&1", "r");
+  const std::string command =
+      "'" KFDSIM_PROGRAM "' run --quiet --mapping '" + kfdsim_mapping() + "' -- /bin/true 2>&1";
+  FILE* probe = ::popen(command.c_str(), "r");
   if (probe == nullptr) return {};
   std::string said;
   std::array<char, 512> line{};

@@ -1,9 +1,11 @@
 // Runs the program's tests inside `kfdsim run`: the process replaces itself once. Where kfdsim
 // cannot run, the tests run outside, and their fixture skips them with the reason.
+// ECLIP_KFDSIM_MAPPING is kfdsim's --mapping.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -34,8 +36,10 @@ int main(int argc, char** argv) {
       return RUN_ALL_TESTS();
     }
     ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
+    const std::string mapping = eclip::test::kfdsim_mapping();
     std::vector<char*> arguments;
-    for (const char* own : {KFDSIM_PROGRAM, "run", KFDSIM_OPTIONS, "--"}) {
+    for (const char* own :
+         {KFDSIM_PROGRAM, "run", KFDSIM_OPTIONS, "--mapping", mapping.c_str(), "--"}) {
       arguments.push_back(const_cast<char*>(own));
     }
     arguments.insert(arguments.end(), argv, argv + argc + 1);

@@ -101,5 +101,37 @@ TEST_F(QueueChange, MasksThatDoNotFitAreRefused) {
   EXPECT_EQ(device.set_cu_mask(only, cus("0")).error().code, Errc::not_found);
 }
 
+TEST_F(QueueChange, AStallHoldsPacketsBackAndLetsKernelsGoOn) {
+  const QueueId one = queue("0-1");
+  const QueueId other = queue("2-3");
+  device.submit(one, dispatch(1, scaling_kernel(200, 2)), us(0));
+  device.submit(one, dispatch(2, scaling_kernel(20, 2)), us(0));
+  device.advance(us(50));
+  device.stall_processors(us(300));
+  device.submit(other, dispatch(3, scaling_kernel(20, 2)), us(60));
+  EXPECT_EQ(device.next_event(), us(100));
+  device.advance(us(200));
+  EXPECT_EQ(host.spans[1], span(0, 100)) << "it had its CUs";
+  EXPECT_FALSE(host.spans.contains(2));
+  EXPECT_FALSE(host.spans.contains(3));
+  EXPECT_EQ(device.next_event(), us(300));
+  device.advance(us(1000));
+  EXPECT_EQ(host.spans[2], span(300, 310));
+  EXPECT_EQ(host.spans[3], span(300, 310));
+}
+
+TEST_F(QueueChange, AStallHoldsBarrierPacketsBackToo) {
+  const QueueId only = queue("0-3");
+  host.signals[64] = 1;
+  device.submit(only, barrier(PacketKind::barrier_and, 1, {64}), us(0));
+  device.stall_processors(us(50));
+  host.signals[64] = 0;
+  device.signals_changed(us(10));
+  device.advance(us(40));
+  EXPECT_EQ(host.spans[1].end, DeviceTime(-1));
+  device.advance(us(100));
+  EXPECT_EQ(host.spans[1].end, us(53));
+}
+
 }  // namespace
 }  // namespace eclip::model

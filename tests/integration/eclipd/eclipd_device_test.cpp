@@ -1,0 +1,83 @@
+// eclipd on a GPU that fails (kfdsim's injected faults).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/integration/eclipd/running_eclipd.h"
+#include "tests/integration/kfdsim/kfdsim_refusal.h"
+
+namespace eclip::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+class EclipdDevice : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string refusal = kfdsim_refusal();
+    if (!refusal.empty()) GTEST_SKIP() << refusal;
+    const std::string config = (directory_.path() / "eclipd.toml").string();
+    const std::string socket = (directory_.path() / "eclipd.sock").string();
+    std::ofstream(config) << "[daemon]\nsocket = \"" << socket << "\"\n";
+    ready_ = (directory_.path() / "ready").string();
+    script_ = "eclipd() { exec " ECLIPD_PROGRAM " --config " + config +
+              " --ready-fd 3; }; "
+              "replay() { " ECLIP_REPLAY_PROGRAM " --profile " ECLIP_DATA_DIR
+              "/profiles/shufflenet_v2_x1_0-b8.h100.json --streams 30 \"$@\" >/dev/null; }; "
+              "export ECLIP_SOCKET=" +
+              socket + "; mkfifo " + ready_ + "; ";
+  }
+
+  /// Runs a shell script, with eclipd and replay as commands, below kfdsim with a fault.
+  void run(const std::string& fault, const std::string& script) {
+    ChildProcess child(
+        {KFDSIM_PROGRAM, "run", "-q", "--fault", fault, "--", "/bin/sh", "-c", script_ + script});
+    child.wait();
+    std::istringstream lines(child.output());
+    for (std::string line; std::getline(lines, line);) lines_.push_back(line);
+    said_ = child.errors();
+  }
+  /// Starts eclipd and waits until it serves, or has failed to.
+  [[nodiscard]] std::string started() const {
+    return "eclipd 3>" + ready_ + " & daemon=$!; read word <" + ready_ + "; ";
+  }
+
+  std::vector<std::string> lines_;
+  std::string said_;
+
+ private:
+  TemporaryDirectory directory_;
+  std::string ready_;
+  std::string script_;
+};
+
+TEST_F(EclipdDevice, AResetEndsItWithAnErrorAndTheNextOneServes) {
+  run("reset,after=300",
+      started() + "replay --requests 100000; echo worker $?; wait $daemon; echo eclipd $?; " +
+          started() +
+          "replay --requests 2; echo worker $?; kill $daemon; wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, (std::vector<std::string>{"worker 1", "eclipd 1", "worker 0", "eclipd 0"}))
+      << said_;
+  EXPECT_THAT(said_, HasSubstr("the GPU was reset"));
+  EXPECT_THAT(said_, HasSubstr("eclipd is gone")) << "what the worker says";
+}
+
+TEST_F(EclipdDevice, APoolThatCannotBeMadeIsSaidWithTheStream) {
+  run("ioctl:create_queue,error=ENOMEM,after=3", started() + "wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, std::vector<std::string>{"eclipd 1"}) << said_;
+  EXPECT_THAT(said_, HasSubstr("create stream 3 of the pool"));
+}
+
+TEST_F(EclipdDevice, SlowMaskIoctlsDelayItsStartOnly) {
+  run("ioctl:set_cu_mask,delay=50ms",
+      started() +
+          "replay --requests 2; echo worker $?; kill $daemon; wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, (std::vector<std::string>{"worker 0", "eclipd 0"})) << said_;
+}
+
+}  // namespace
+}  // namespace eclip::test
