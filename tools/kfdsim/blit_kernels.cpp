@@ -7,9 +7,14 @@
 namespace eclip::kfdsim {
 namespace {
 
+/// A copy: the client may write to its memory meanwhile, and need not align it.
 template <class T>
-const T* arguments_of(const kfdsim_launch* launch) {
-  return static_cast<const T*>(launch->read(launch, launch->kernarg, sizeof(T)));
+std::optional<T> arguments_of(const kfdsim_launch* launch) {
+  const void* bytes = launch->read(launch, launch->kernarg, sizeof(T));
+  if (bytes == nullptr) return std::nullopt;
+  T arguments;
+  std::memcpy(&arguments, bytes, sizeof arguments);
+  return arguments;
 }
 
 /// Work items along a dimension, of those that have something to do.
@@ -36,7 +41,12 @@ int copy(const kfdsim_launch* launch) {
 int fill_pattern(const kfdsim_launch* launch, std::uint64_t destination, std::uint64_t count,
                  std::uint64_t stride, const std::byte* pattern, std::uint64_t pattern_bytes) {
   if (count == 0 || pattern_bytes == 0) return 0;
-  const std::uint64_t bytes = (count - 1) * stride + pattern_bytes;
+  // The arguments are the client's: what wraps around must not look short.
+  std::uint64_t bytes = 0;
+  if (__builtin_mul_overflow(count - 1, stride, &bytes) ||
+      __builtin_add_overflow(bytes, pattern_bytes, &bytes)) {
+    return 1;
+  }
   auto* to = static_cast<std::byte*>(launch->write(launch, destination, bytes));
   if (to == nullptr) return 1;
   for (std::uint64_t i = 0; i < count; ++i) std::memcpy(to + i * stride, pattern, pattern_bytes);
@@ -68,22 +78,22 @@ struct RocrFill {
 
 template <class Arguments>
 std::optional<Transfer> rocr_copy_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<Arguments>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<Arguments>(launch);
+  if (!arguments) return std::nullopt;
   return Transfer{arguments->source, arguments->destination,
                   arguments->source_end - arguments->source};
 }
 
 std::optional<Transfer> rocr_fill_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<RocrFill>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<RocrFill>(launch);
+  if (!arguments) return std::nullopt;
   return Transfer{std::nullopt, arguments->destination,
                   arguments->destination_end - arguments->destination};
 }
 
 int rocr_fill(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<RocrFill>(launch);
-  if (arguments == nullptr) return 1;
+  const auto arguments = arguments_of<RocrFill>(launch);
+  if (!arguments) return 1;
   std::array<std::byte, sizeof arguments->value> pattern{};
   std::memcpy(pattern.data(), &arguments->value, pattern.size());
   return fill_pattern(launch, arguments->destination,
@@ -104,8 +114,8 @@ struct HipCopyBuffer {
 };
 
 std::optional<Transfer> hip_copy_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipCopyBuffer>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<HipCopyBuffer>(launch);
+  if (!arguments) return std::nullopt;
   // With 8, each work item copies a byte; else a dword, and the last one `remain` bytes.
   const std::uint64_t size = items(launch, 0, arguments->size);
   const std::uint64_t bytes =
@@ -115,8 +125,8 @@ std::optional<Transfer> hip_copy_transfer(const kfdsim_launch* launch) {
 }
 
 std::optional<Transfer> hip_copy_aligned_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipCopyBuffer>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<HipCopyBuffer>(launch);
+  if (!arguments) return std::nullopt;
   const std::uint64_t element = arguments->unit == 16 ? 16 : 4;
   return Transfer{arguments->source + arguments->source_origin * element,
                   arguments->destination + arguments->destination_origin * element,
@@ -149,8 +159,8 @@ std::uint64_t element_of(const HipCopyRect& arguments) {
 
 template <RectUnit Unit>
 std::optional<Transfer> hip_rect_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipCopyRect>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<HipCopyRect>(launch);
+  if (!arguments) return std::nullopt;
   const std::uint64_t element = element_of<Unit>(*arguments);
   return Transfer{arguments->source + arguments->source_rect.start * element,
                   arguments->destination + arguments->destination_rect.start * element,
@@ -160,8 +170,8 @@ std::optional<Transfer> hip_rect_transfer(const kfdsim_launch* launch) {
 
 template <RectUnit Unit>
 int hip_copy_rect(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipCopyRect>(launch);
-  if (arguments == nullptr) return 1;
+  const auto arguments = arguments_of<HipCopyRect>(launch);
+  if (!arguments) return 1;
   const std::uint64_t element = element_of<Unit>(*arguments);
   const auto row = [element](std::uint64_t base, const HipRect& rect, std::uint64_t y,
                              std::uint64_t z) {
@@ -206,16 +216,16 @@ FillTarget target_of(const HipFill& arguments) {
 }
 
 std::optional<Transfer> hip_fill_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipFill>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<HipFill>(launch);
+  if (!arguments) return std::nullopt;
   const FillTarget target = target_of(*arguments);
   return Transfer{std::nullopt, target.address,
                   items(launch, 0, arguments->size) * arguments->pattern_elements * target.element};
 }
 
 int hip_fill(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipFill>(launch);
-  if (arguments == nullptr) return 1;
+  const auto arguments = arguments_of<HipFill>(launch);
+  if (!arguments) return 1;
   const FillTarget target = target_of(*arguments);
   const std::uint64_t bytes = arguments->pattern_elements * target.element;
   const void* pattern = launch->read(launch, arguments->pattern, bytes);
@@ -225,8 +235,8 @@ int hip_fill(const kfdsim_launch* launch) {
 }
 
 std::optional<Transfer> hip_fill_2d_transfer(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipFill2D>(launch);
-  if (arguments == nullptr) return std::nullopt;
+  const auto arguments = arguments_of<HipFill2D>(launch);
+  if (!arguments) return std::nullopt;
   const FillTarget target = target_of(*arguments);
   return Transfer{
       std::nullopt, target.address,
@@ -234,8 +244,8 @@ std::optional<Transfer> hip_fill_2d_transfer(const kfdsim_launch* launch) {
 }
 
 int hip_fill_2d(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipFill2D>(launch);
-  if (arguments == nullptr) return 1;
+  const auto arguments = arguments_of<HipFill2D>(launch);
+  if (!arguments) return 1;
   const FillTarget target = target_of(*arguments);
   const std::uint64_t bytes = arguments->pattern_elements * target.element;
   const void* pattern = launch->read(launch, arguments->pattern, bytes);
@@ -259,8 +269,8 @@ struct HipStreamWrite {
 };
 
 int hip_stream_write(const kfdsim_launch* launch) {
-  const auto* arguments = arguments_of<HipStreamWrite>(launch);
-  if (arguments == nullptr) return 1;
+  const auto arguments = arguments_of<HipStreamWrite>(launch);
+  if (!arguments) return 1;
   const bool is_32 = arguments->word32 != 0;
   const std::size_t bytes = is_32 ? 4 : 8;
   void* to = launch->write(launch, is_32 ? arguments->word32 : arguments->word64, bytes);
@@ -269,15 +279,16 @@ int hip_stream_write(const kfdsim_launch* launch) {
   return 0;
 }
 
-constexpr ShadowKernel rocr_copy_aligned{copy<rocr_copy_transfer<RocrCopyAligned>>,
-                                         rocr_copy_transfer<RocrCopyAligned>};
-constexpr ShadowKernel rocr_copy_misaligned{copy<rocr_copy_transfer<RocrCopyMisaligned>>,
-                                            rocr_copy_transfer<RocrCopyMisaligned>};
+// ROCr writes the arguments of its next kernels over those of kernels whose packets have left the
+// ring, whether they have ended or not.
+template <class Arguments>
+constexpr ShadowKernel rocr_copy{copy<rocr_copy_transfer<Arguments>>, rocr_copy_transfer<Arguments>,
+                                 sizeof(Arguments)};
 
 constexpr std::array table{
-    BlitKernel{"CopyAligned", rocr_copy_aligned},
-    BlitKernel{"CopyMisaligned", rocr_copy_misaligned},
-    BlitKernel{"Fill", {rocr_fill, rocr_fill_transfer}},
+    BlitKernel{"CopyAligned", rocr_copy<RocrCopyAligned>},
+    BlitKernel{"CopyMisaligned", rocr_copy<RocrCopyMisaligned>},
+    BlitKernel{"Fill", {rocr_fill, rocr_fill_transfer, sizeof(RocrFill)}},
     BlitKernel{"__amd_rocclr_copyBuffer", {copy<hip_copy_transfer>, hip_copy_transfer}},
     BlitKernel{"__amd_rocclr_copyBufferAligned",
                {copy<hip_copy_aligned_transfer>, hip_copy_aligned_transfer}},

@@ -48,7 +48,7 @@ class ClientProcess {
   /// id.
   std::optional<BackingMemory> backing;
   std::int32_t backing_id = 0;
-  /// While /dev/kfd is open.
+  /// From the first open of /dev/kfd to the end of the address space that opened it.
   std::unique_ptr<GpuContext> gpu;
   std::uint64_t kfd_opens = 0;
   IoctlCounts ioctls;

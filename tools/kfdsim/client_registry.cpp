@@ -104,9 +104,19 @@ Result<BackingMemory> ClientRegistry::back_with_own_files(const ClientProcess& c
 
 void ClientRegistry::open_gpu(ClientProcess& client) {
   if (client.kfd_opens++ != 0) return;
+  if (client.gpu) {
+    if (client.gpu->user_memory.lives()) return;
+    close_gpu(client);
+    client.kfd_opens = 1;
+  }
   client.gpu = std::make_unique<GpuContext>(client.pid(), client.command(), *client.backing,
                                             budget_, gpu_.description(), gpu_.known_kernels());
   gpu_.attach(*client.gpu);
+}
+
+void ClientRegistry::last_closed(ClientProcess& client) {
+  // An exec closes the files when the address space is gone already.
+  if (client.gpu && !client.gpu->user_memory.lives()) close_gpu(client);
 }
 
 void ClientRegistry::close_gpu(ClientProcess& client) {

@@ -34,8 +34,9 @@ class ClientRegistry {
   Result<void> provide_backing(ClientProcess& client);
   /// /dev/kfd was opened; the client's pages exist.
   void open_gpu(ClientProcess& client);
-  /// The last open of /dev/kfd is gone: queues, memory and events go too.
-  void close_gpu(ClientProcess& client);
+  /// The last open of /dev/kfd is gone. As in the KFD, queues, memory and events stay as long as
+  /// the address space does: the runtime may shut down and begin again.
+  void last_closed(ClientProcess& client);
   /// The process has ended.
   void remove(pid_t pid);
 
@@ -59,6 +60,8 @@ class ClientRegistry {
   MemoryBudget& budget() { return budget_; }
 
  private:
+  /// Queues, memory and events go.
+  void close_gpu(ClientProcess& client);
   Result<BackingMemory> back_with_memfd(ClientProcess& client);
   Result<BackingMemory> back_with_own_files(const ClientProcess& client);
 

@@ -174,7 +174,7 @@ void FileServer::release(const FuseRequest& request) {
     const OpenFile& file = found->second;
     ClientProcess* client = is_device(file.node) ? clients_.of_node(file.node) : nullptr;
     if (client != nullptr && !is_render(file.node) && --client->kfd_opens == 0) {
-      clients_.close_gpu(*client);
+      clients_.last_closed(*client);
     }
     open_files_.erase(found);
   }

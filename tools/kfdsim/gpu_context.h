@@ -18,11 +18,13 @@
 
 namespace eclip::kfdsim {
 
-/// Exists from the process's first open of /dev/kfd to its last close or its death.
+/// Exists from the process's first open of /dev/kfd to the end of the address space: the process's
+/// death, or an exec.
 struct GpuContext {
   GpuContext(pid_t process, std::string command_name, BackingMemory& pages, MemoryBudget& budget,
              const model::GpuDescription& gpu, const KnownKernels& known)
       : pid(process),
+        user_memory(process),
         command(std::move(command_name)),
         backing(pages),
         memory(process, pages, budget),
@@ -30,6 +32,7 @@ struct GpuContext {
         kernels(gpu, known) {}
 
   const pid_t pid;
+  const UserAddressSpace user_memory;
   const std::string command;
   BackingMemory& backing;
   GpuMemory memory;

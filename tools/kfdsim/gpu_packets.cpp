@@ -145,6 +145,13 @@ void Gpu::packet_started(model::QueueId id, const model::Packet& packet, model::
   GpuQueue& queue = *by_model_id_.at(id.value);
   InFlightPacket& record = queue.in_flight.at(packet.cookie);
   record.mask = queue.mask;
+  if (record.kernel.shadow != nullptr && record.kernel.shadow->early_argument_bytes != 0) {
+    record.arguments.resize(record.kernel.shadow->early_argument_bytes);
+    // Unmapped arguments are found again, and reported, when the shadow runs.
+    if (!queue.context.memory.read(record.dispatch.kernarg_address, record.arguments)) {
+      record.arguments.clear();
+    }
+  }
   // A barrier packet keeps its slot while it looks at its signals.
   if (record.is_dispatch) release_slot(queue, packet.cookie);
   if (!record.kernel.mixes) return;
@@ -178,7 +185,7 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
 
 std::optional<QueueFault> Gpu::run_shadow(GpuQueue& queue, const InFlightPacket& record) {
   if (record.kernel.shadow == nullptr) return std::nullopt;
-  ShadowLaunch launch(queue.context.memory, record.dispatch);
+  ShadowLaunch launch(queue.context.memory, record.dispatch, record.arguments);
   const bool ran = record.kernel.shadow->run(&launch.launch()) == 0;
   if (ran) launch.commit();
   if (ran && !launch.unreachable()) return std::nullopt;

@@ -1,12 +1,14 @@
 // A queue that a client process created, and the packets of it that the GPU has taken.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <variant>
+#include <vector>
 
 #include "daemon/model/device.h"
 #include "ipc/cu_mask.h"
@@ -38,6 +40,7 @@ struct InFlightPacket {
   bool is_dispatch = false;
   DispatchPacket dispatch;           ///< of a dispatch
   DispatchedKernel kernel;           ///< of a dispatch
+  std::vector<std::byte> arguments;  ///< as they were at the start, where the shadow needs that
   std::uint64_t output_address = 0;  ///< of a mixing kernel, known once it has started
   std::uint64_t output = 0;
   std::shared_ptr<const std::string> mask;  ///< that it started with

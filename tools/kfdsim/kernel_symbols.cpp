@@ -14,16 +14,21 @@ constexpr std::size_t max_program_headers = 64;
 constexpr std::size_t max_dynamic_entries = 256;
 constexpr std::uint32_t max_symbols = 1U << 20;
 constexpr std::size_t max_name = 4096;
+// How far from its image's start a kernel is looked for: the whole GPU stands still meanwhile, and
+// the client's buffer may have gigabytes.
+constexpr std::uint64_t max_image_bytes = 1ULL << 28;
 
 /// The code object whose image holds `address`: the nearest ELF header before it, at the start of a
 /// page, with nothing unmapped in between.
 std::optional<std::uint64_t> image_around(const GpuMemory& memory, std::uint64_t address) {
-  for (std::uint64_t page = address / page_bytes * page_bytes;; page -= page_bytes) {
+  const std::uint64_t last = address / page_bytes * page_bytes;
+  for (std::uint64_t page = last; last - page < max_image_bytes; page -= page_bytes) {
     const auto magic = memory.read_as<std::uint32_t>(page);
     if (!magic) return std::nullopt;
     if (std::memcmp(&*magic, ELFMAG, SELFMAG) == 0) return page;
     if (page == 0) return std::nullopt;
   }
+  return std::nullopt;
 }
 
 struct DynamicTables {

@@ -61,11 +61,19 @@ int set_memory_policy(KfdCall& call, kfd_ioctl_set_memory_policy_args& arguments
 }
 
 int get_clock_counters(KfdCall& call, kfd_ioctl_get_clock_counters_args& arguments) {
-  // A GPU that is not there has counter 0; the KFD says so too.
-  arguments.gpu_clock_counter =
-      arguments.gpu_id == kfd_gpu_id ? call.gpu.clock().ticks(call.gpu.clock().now()) : 0;
-  arguments.cpu_clock_counter = nanoseconds(CLOCK_MONOTONIC_RAW);
-  arguments.system_clock_counter = nanoseconds(CLOCK_BOOTTIME);
+  // The runtime derives one clock from the other: the readings must belong together, even when this
+  // thread is interrupted between them now and then.
+  constexpr model::DeviceTime::rep together_ns = 1000;
+  constexpr int attempts = 10;
+  for (int i = 0; i < attempts; ++i) {
+    const auto before = DeviceClock::Wall::now();
+    const model::DeviceTime gpu = call.gpu.clock().now();
+    arguments.cpu_clock_counter = nanoseconds(CLOCK_MONOTONIC_RAW);
+    arguments.system_clock_counter = nanoseconds(CLOCK_BOOTTIME);
+    // A GPU that is not there has counter 0; the KFD says so too.
+    arguments.gpu_clock_counter = arguments.gpu_id == kfd_gpu_id ? call.gpu.clock().ticks(gpu) : 0;
+    if ((DeviceClock::Wall::now() - before).count() < together_ns) break;
+  }
   arguments.system_clock_freq = 1'000'000'000;
   return 0;
 }

@@ -125,8 +125,10 @@ bool SdmaPoll::holds(std::uint32_t value) const {
   }
 }
 
-std::variant<SdmaPacket, QueueFault> decode_sdma_packet(std::span<const std::uint32_t> given) {
-  // Reading past the end finds zeros; whether the packet fits is judged by its length.
+std::variant<SdmaPacket, QueueFault> decode_sdma_packet(std::span<const std::uint32_t> given,
+                                                        std::uint64_t announced_bytes) {
+  // Reading past the end finds zeros; whether the packet fits is judged by its length. Only a NOP
+  // may be longer than what is given: what it skips is not looked at.
   std::array<std::uint32_t, sdma_max_words> words{};
   for (std::size_t i = 0; i < words.size() && i < given.size(); ++i) words.at(i) = given[i];
   const auto operation = static_cast<std::uint8_t>(words[0]);
@@ -164,7 +166,7 @@ std::variant<SdmaPacket, QueueFault> decode_sdma_packet(std::span<const std::uin
       return unknown(fmt::format("SDMA packets with operation {} are not simulated", operation));
   }
   const auto* whole = std::get_if<SdmaPacket>(&decoded);
-  if (whole != nullptr && whole->bytes > given.size() * sizeof(std::uint32_t)) {
+  if (whole != nullptr && whole->bytes > announced_bytes) {
     return unknown(fmt::format("an SDMA packet with operation {} is cut off", operation));
   }
   return decoded;

@@ -70,8 +70,9 @@ struct SdmaPacket {
 /// The largest packet that is known, in 32-bit words.
 inline constexpr std::size_t sdma_max_words = 13;
 
-/// The packet at the start of `words`, or why it cannot be processed. A packet that reaches past
-/// the end of `words` is a fault.
-std::variant<SdmaPacket, QueueFault> decode_sdma_packet(std::span<const std::uint32_t> words);
+/// The packet at the start of `words`, or why it cannot be processed. `words` are the first of
+/// `announced_bytes` that the client has written; a packet that is longer than those is a fault.
+std::variant<SdmaPacket, QueueFault> decode_sdma_packet(std::span<const std::uint32_t> words,
+                                                        std::uint64_t announced_bytes);
 
 }  // namespace eclip::kfdsim

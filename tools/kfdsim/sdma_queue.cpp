@@ -48,15 +48,23 @@ std::variant<SdmaQueue::Step, QueueFault> SdmaQueue::step(std::uint64_t announce
   if (ring_.bytes < sdma_max_words * sizeof(std::uint32_t)) {
     return QueueFault{false, 0, "its SDMA ring is too small for a packet"};
   }
+  const std::uint64_t waiting = announced - read_;
+  if (waiting > ring_.bytes) {
+    return QueueFault{
+        false, 0,
+        fmt::format("its doorbell announces {} bytes, its SDMA ring has {}", waiting, ring_.bytes)};
+  }
   const std::uint64_t at = read_ % ring_.bytes;
   std::array<std::uint32_t, sdma_max_words> words{};
-  const std::uint64_t bytes =
-      std::min({std::uint64_t{sizeof words}, ring_.bytes - at, announced - read_});
-  const auto given = std::span(words).first(bytes / sizeof(std::uint32_t));
-  if (!memory.read(ring_.base + at, std::as_writable_bytes(given))) {
+  const auto given =
+      std::as_writable_bytes(std::span(words)).first(std::min(waiting, sizeof words));
+  // A packet may go on at the ring's start.
+  const auto before_end = given.first(std::min(given.size(), ring_.bytes - at));
+  if (!memory.read(ring_.base + at, before_end) ||
+      !memory.read(ring_.base, given.subspan(before_end.size()))) {
     return unreachable(ring_.base + at, "its ring");
   }
-  const auto decoded = decode_sdma_packet(given);
+  const auto decoded = decode_sdma_packet(words, waiting);
   if (const auto* fault = std::get_if<QueueFault>(&decoded)) {
     QueueFault named = *fault;
     named.text = fmt::format("SDMA packet at byte {} of its ring: {}", at, fault->text);

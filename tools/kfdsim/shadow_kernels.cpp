@@ -9,7 +9,9 @@
 
 namespace eclip::kfdsim {
 
-ShadowLaunch::ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet) : memory_(memory) {
+ShadowLaunch::ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet,
+                           std::span<const std::byte> arguments)
+    : memory_(memory), arguments_(arguments) {
   std::copy(packet.grid_size.begin(), packet.grid_size.end(), view_.launch.grid_size);
   std::copy(packet.workgroup_size.begin(), packet.workgroup_size.end(),
             view_.launch.workgroup_size);
@@ -22,7 +24,12 @@ ShadowLaunch::ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet) : me
 
 const void* ShadowLaunch::read_at(const kfdsim_launch* launch, std::uint64_t address,
                                   std::size_t bytes) {
-  return reinterpret_cast<const View*>(launch)->owner->reach(address, bytes, false);
+  ShadowLaunch& owner = *reinterpret_cast<const View*>(launch)->owner;
+  const std::uint64_t within = address - launch->kernarg;
+  if (bytes != 0 && within < owner.arguments_.size() && bytes <= owner.arguments_.size() - within) {
+    return owner.arguments_.data() + within;
+  }
+  return owner.reach(address, bytes, false);
 }
 
 void* ShadowLaunch::write_at(const kfdsim_launch* launch, std::uint64_t address,

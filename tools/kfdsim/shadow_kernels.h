@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,7 +21,9 @@ namespace eclip::kfdsim {
 /// A kfdsim_launch over one client's memory. What was written reaches that memory on commit().
 class ShadowLaunch {
  public:
-  ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet);
+  /// `arguments`, unless empty, are what reads of the kernarg segment see; they outlive the launch.
+  ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet,
+               std::span<const std::byte> arguments = {});
 
   [[nodiscard]] const kfdsim_launch& launch() const { return view_.launch; }
   /// The first address that could not be reached.
@@ -43,6 +46,7 @@ class ShadowLaunch {
   std::byte* reach(std::uint64_t address, std::size_t bytes, bool written);
 
   GpuMemory& memory_;
+  std::span<const std::byte> arguments_;
   View view_{};
   std::vector<std::unique_ptr<Staged>> staged_;
   std::optional<std::uint64_t> unreachable_;
@@ -60,6 +64,9 @@ struct ShadowKernel {
   /// What the kernel moves, which gives its time; null for kernels that are no copies. Returns
   /// nullopt when the arguments cannot be read.
   std::optional<Transfer> (*transfer)(const kfdsim_launch* launch) = nullptr;
+  /// Of kernels whose arguments have to be read when they start: how many bytes. 0 for others,
+  /// whose arguments stay until the kernel has ended, as HSA asks for.
+  std::size_t early_argument_bytes = 0;
 };
 
 /// By name: the ROCm runtime's own copy and fill kernels, and those of libraries.

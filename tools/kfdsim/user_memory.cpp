@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <cinttypes>
 #include <cstdio>
@@ -12,8 +13,6 @@
 #include <optional>
 #include <string>
 #include <utility>
-
-#include "ipc/unique_fd.h"
 
 namespace eclip::kfdsim {
 namespace {
@@ -82,6 +81,15 @@ bool write_process(pid_t pid, std::uint64_t address, std::span<const std::byte> 
   const iovec local{const_cast<std::byte*>(from.data()), from.size()};
   const iovec remote = in_client(address, from.size());
   return ::process_vm_writev(pid, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(from.size());
+}
+
+UserAddressSpace::UserAddressSpace(pid_t pid)
+    : memory_(::open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDONLY | O_CLOEXEC)) {}
+
+bool UserAddressSpace::lives() const {
+  // Of an address space that is gone nothing can be read; of another, page 0 is an error.
+  std::byte byte{};
+  return memory_.get() >= 0 && ::pread(memory_.get(), &byte, 1, 0) != 0;
 }
 
 SharedUserPages::SharedUserPages(pid_t pid, std::uint64_t address, std::uint64_t bytes) {

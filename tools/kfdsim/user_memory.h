@@ -7,11 +7,23 @@
 #include <cstdint>
 #include <span>
 
+#include "ipc/unique_fd.h"
+
 namespace eclip::kfdsim {
 
 /// Copies between this process and `address` of process `pid`; false when a byte is not accessible.
 bool read_process(pid_t pid, std::uint64_t address, std::span<std::byte> to);
 bool write_process(pid_t pid, std::uint64_t address, std::span<const std::byte> from);
+
+/// The address space that a process has now: it ends with the process, or when that calls exec.
+class UserAddressSpace {
+ public:
+  explicit UserAddressSpace(pid_t pid);
+  [[nodiscard]] bool lives() const;
+
+ private:
+  UniqueFd memory_;  // /proc/PID/mem, which stays with the address space that it was opened for
+};
 
 /// A second map, in this process, of pages that a client has mapped shared.
 class SharedUserPages {

@@ -1,0 +1,133 @@
+// Times that the HSA runtime reports of kernels, against the profile's on the queue's CUs.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "daemon/model/kernel.h"
+#include "tests/integration/hsa/hsa_copies.h"
+
+namespace eclip::test {
+namespace {
+
+class HsaTimes : public InsideHsa {
+ protected:
+  void SetUp() override {
+    InsideHsa::SetUp();
+    if (!IsSkipped()) hsa_system_get_info(HSA_SYSTEM_INFO_TIMESTAMP_FREQUENCY, &hertz_);
+  }
+  /// Microseconds of the system's clock, which the runtime translates the GPU's ticks to.
+  [[nodiscard]] double us(std::uint64_t ticks) const {
+    return static_cast<double>(ticks) * 1e6 / static_cast<double>(hertz_);
+  }
+  [[nodiscard]] hsa_amd_profiling_dispatch_time_t times(const HsaSignal& signal) const {
+    hsa_amd_profiling_dispatch_time_t time{};
+    check(hsa_amd_profiling_get_dispatch_time(hsa().gpu, signal.get(), &time));
+    return time;
+  }
+  [[nodiscard]] double duration_us(const HsaSignal& signal) const {
+    const auto time = times(signal);
+    return us(time.end) - us(time.start);
+  }
+
+ private:
+  std::uint64_t hertz_ = 0;
+};
+
+TEST_F(HsaTimes, DispatchTimeIsTheProfilesOnEachMask) {
+  const auto description = replay_kernel(800, 230);
+  const auto curve = model::Kernel::create(description.shape, description.points);
+  ASSERT_TRUE(curve);
+  const HsaKernels kernel(hsa(), {description});
+  const HsaQueue queue(hsa());
+  check(hsa_amd_profiling_set_profiler_enabled(queue.get(), 1));
+  constexpr std::uint64_t all = (std::uint64_t{1} << 60) - 1;
+  for (const std::uint64_t mask : std::initializer_list<std::uint64_t>{
+           all, 0x7fff, 0x111111111111111, 0x3fffffff, std::uint64_t{1} << 59, all - 1}) {
+    queue.set_cu_mask(mask);
+    const HsaSignal done;
+    queue.dispatch(kernel.object(), &done);
+    ASSERT_TRUE(done.wait());
+    const double expected = curve->time_us(std::popcount(mask));
+    EXPECT_NEAR(duration_us(done), expected, tolerance_us(expected)) << std::hex << mask;
+  }
+}
+
+TEST_F(HsaTimes, MaskIsReadBack) {
+  const HsaQueue queue(hsa());
+  queue.set_cu_mask(0x0123456789abcdef);
+  std::array<std::uint32_t, 2> words{};
+  check(hsa_amd_queue_cu_get_mask(queue.get(), 64, words.data()));
+  EXPECT_EQ(words[0], 0x89abcdefU);
+  EXPECT_EQ(words[1], 0x01234567U);
+}
+
+TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
+  constexpr double launch_gap_us = 0.55;  // data/gpus/mi50.toml
+  constexpr double kernel_us = 100;
+  constexpr std::size_t count = 20;
+  const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
+  const HsaQueue queue(hsa());
+  // All packets are there before the first begins: what is between them is the GPU's alone.
+  const HsaSignal gate;
+  queue.barrier(false, std::array{gate.get()}, nullptr);
+  std::vector<std::unique_ptr<HsaSignal>> done;
+  for (std::size_t i = 0; i < count; ++i) {
+    done.push_back(std::make_unique<HsaSignal>());
+    queue.dispatch(kernel.object(), done.back().get());
+  }
+  gate.set(0);
+  ASSERT_TRUE(done.back()->wait());
+  for (std::size_t i = 0; i < count; ++i) {
+    EXPECT_NEAR(duration_us(*done[i]), kernel_us, tolerance_us(kernel_us)) << i;
+    if (i == 0) continue;
+    const double gap = us(times(*done[i]).start) - us(times(*done[i - 1]).end);
+    EXPECT_NEAR(gap, launch_gap_us, tolerance_us(launch_gap_us)) << i;
+  }
+}
+
+TEST_F(HsaTimes, KernelsOnDisjointMasksOverlap) {
+  constexpr double kernel_us = 3000;
+  const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
+  const HsaQueue left(hsa());
+  const HsaQueue right(hsa());
+  left.set_cu_mask(0x3fffffff);
+  right.set_cu_mask(0x3fffffffULL << 30);
+  const HsaSignal gate;
+  const HsaSignal left_done;
+  const HsaSignal right_done;
+  left.barrier(false, std::array{gate.get()}, nullptr);
+  right.barrier(false, std::array{gate.get()}, nullptr);
+  left.dispatch(kernel.object(), &left_done);
+  right.dispatch(kernel.object(), &right_done);
+  gate.set(0);
+  ASSERT_TRUE(left_done.wait() && right_done.wait());
+  EXPECT_LT(times(left_done).start, times(right_done).end);
+  EXPECT_LT(times(right_done).start, times(left_done).end);
+}
+
+TEST_F(HsaTimes, TimesLieBetweenTheHostsReadingsOfItsClock) {
+  const HsaKernels kernel(hsa(), {replay_kernel(200, 100)});
+  const HsaQueue queue(hsa());
+  const auto now = [&] {
+    std::uint64_t ticks = 0;
+    check(hsa_system_get_info(HSA_SYSTEM_INFO_TIMESTAMP, &ticks));
+    return us(ticks);
+  };
+  for (int i = 0; i < 20; ++i) {
+    const HsaSignal done;
+    const double before = now();
+    queue.dispatch(kernel.object(), &done);
+    ASSERT_TRUE(done.wait());
+    const double after = now();
+    // The clocks are related to within their readings' distance.
+    constexpr double slack_us = 20;
+    EXPECT_GT(us(times(done).start), before - slack_us);
+    EXPECT_LT(us(times(done).end), after + slack_us);
+  }
+}
+
+}  // namespace
+}  // namespace eclip::test
