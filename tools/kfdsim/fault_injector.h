@@ -26,6 +26,8 @@ class FaultInjector {
  public:
   explicit FaultInjector(std::vector<FaultSpec> faults = {}, std::uint64_t seed = 0);
 
+  [[nodiscard]] std::uint64_t seed() const { return seed_; }
+
   struct IoctlOutcome {
     int error = 0;  ///< errno instead of the call; 0: it is carried out
     DeviceTime delay{};

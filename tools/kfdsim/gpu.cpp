@@ -10,8 +10,6 @@ namespace eclip::kfdsim {
 namespace {
 
 constexpr std::uint32_t queues_per_process_all_devices = 1024;
-/// Of the stalls that changes of queues cause: every run has the same ones.
-constexpr std::uint64_t stall_seed = 1;
 
 bool is_power_of_two(std::uint64_t value) {
   return (value & (value - 1)) == 0;
@@ -33,7 +31,7 @@ Gpu::Gpu(model::GpuDescription description, double time_scale, KnownKernels know
     : clock_(time_scale, description.topology.gpu_counter_khz),
       device_(std::move(description), *this),
       known_(std::move(known)),
-      stalls_(device_.description(), stall_seed),
+      stalls_(device_.description(), injector.seed()),
       trace_(trace),
       injector_(injector) {}
 

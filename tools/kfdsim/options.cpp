@@ -82,7 +82,8 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
           },
           "FAULT");
   run->add_option("--seed", options.seed,
-                  "Decides which calls and queues faults with a probability hit")
+                  "Decides which calls and queues faults with a probability hit, and how long "
+                  "changes of queues stall")
       ->capture_default_str();
   // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).
   char** const end = argv + argc;
