@@ -176,33 +176,48 @@ PollOutcome Gpu::poll() {
     if (context == nullptr) continue;
     for (auto& [id, queue] : context->queues) {
       if (queue->doorbell_moved()) outcome.doorbell_moved = true;
+      queue->announced_bytes = queue->doorbell_value();
       if (queue->model_id && !queue->failed) fetch_all(*queue, now);
     }
   }
-  const bool copying = run_copies(now, outcome);
+  run_copies(now);
   // Clients and copies write signals without telling the device: waiting barriers have to look.
   if (barriers_in_flight_ != 0) device_.signals_changed(now);
   pass_to(now);
-  outcome.in_flight = copying || packets_in_flight_ != 0;
+  outcome.in_flight = copies_.waiting || packets_in_flight_ != 0;
+  if (copies_.next_event) outcome.look_again(clock_.wall(*copies_.next_event));
   if (const auto next = device_.next_event()) outcome.look_again(clock_.wall(*next));
   if (const auto next = next_fault()) outcome.look_again(*next);
   return outcome;
 }
 
-bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
-  if (reset_due_) return false;
-  if (now < stalled_until_) {
-    outcome.look_again(clock_.wall(stalled_until_));
-    return false;
+void Gpu::advance(model::DeviceTime now) {
+  while (copies_.waiting) {
+    auto next = device_.next_event();
+    if (!next || (copies_.next_event && *copies_.next_event < *next)) next = copies_.next_event;
+    if (!next || *next > now) break;
+    device_.advance(*next);
+    run_copies(*next);
+    if (barriers_in_flight_ != 0) device_.signals_changed(*next);
+    stop_faulted();
   }
-  bool busy = false;
+  device_.advance(now);
+}
+
+void Gpu::run_copies(model::DeviceTime now) {
+  copies_ = {};
+  if (reset_due_) return;
+  if (now < stalled_until_) {
+    copies_.next_event = stalled_until_;
+    return;
+  }
   for (GpuContext* context : contexts_) {
     if (context == nullptr) continue;
     for (auto& [id, queue] : context->queues) {
       if (!queue->sdma || queue->failed || !queue->ring.active) continue;
       GpuQueue& copying = *queue;
       auto progress =
-          copying.sdma->run(copying.doorbell_value(), now, [&](const SdmaQueue::Move& move) {
+          copying.sdma->run(copying.announced_bytes, now, [&](const SdmaQueue::Move& move) {
             if (trace_ == nullptr) return;
             trace_->add({copying.context.pid, copying.context.command, copying.id, *copy_name_, "",
                          0, move.start, move.end});
@@ -210,11 +225,11 @@ bool Gpu::run_copies(model::DeviceTime now, PollOutcome& outcome) {
       totals_.packets += progress.packets;
       if (!reset_due_) reset_due_ = injector_.packet_completed(totals_.packets, now);
       if (progress.fault) fault(copying, std::move(*progress.fault));
-      busy = busy || copying.sdma->busy();
-      if (const auto next = copying.sdma->next_event()) outcome.look_again(clock_.wall(*next));
+      copies_.waiting = copies_.waiting || copying.sdma->busy();
+      const auto next = copying.sdma->next_event();
+      if (next && (!copies_.next_event || *next < *copies_.next_event)) copies_.next_event = next;
     }
   }
-  return busy;
 }
 
 void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {

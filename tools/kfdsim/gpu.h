@@ -102,7 +102,10 @@ class Gpu final : private model::Host {
                                     InFlightPacket& record, model::Packet& out);
   /// Of all processes.
   [[nodiscard]] std::size_t sdma_queues() const;
-  bool run_copies(model::DeviceTime now, PollOutcome& outcome);
+  /// Lets the device go on to `now`. Kernels and copies may wait for one another: each event of
+  /// either is seen by the other at its own time, however late this look at them is.
+  void advance(model::DeviceTime now);
+  void run_copies(model::DeviceTime now);
   std::optional<QueueFault> run_shadow(GpuQueue& queue, const InFlightPacket& record);
   void count(const InFlightPacket& record);
   std::optional<QueueFault> start_mix(GpuQueue& queue, InFlightPacket& record);
@@ -140,6 +143,11 @@ class Gpu final : private model::Host {
   std::optional<DeviceClock::Wall::time_point> stall_end_;
   TraceWriter* trace_;
   std::array<SdmaEngine, 2> copy_engines_;
+  struct Copies {
+    bool waiting = false;  ///< a copy is under way, or waits for memory to change
+    std::optional<model::DeviceTime> next_event;
+  };
+  Copies copies_;                     // as of the last run_copies
   std::size_t next_copy_engine_ = 0;  // that a new queue gets
   std::shared_ptr<const std::string> copy_name_ = std::make_shared<const std::string>("SDMA copy");
   FaultInjector& injector_;

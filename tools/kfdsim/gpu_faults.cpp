@@ -56,11 +56,11 @@ std::optional<DeviceClock::Wall::time_point> Gpu::next_fault() const {
 
 void Gpu::pass_to(model::DeviceTime now) {
   while (const auto fault = injector_.take_due(now)) {
-    device_.advance(std::max(fault->at, device_.now()));
+    advance(std::max(fault->at, device_.now()));
     stop_faulted();
     inject(*fault);
   }
-  device_.advance(now);
+  advance(now);
   if (const auto due = std::exchange(reset_due_, std::nullopt)) inject(*due);
   stop_faulted();
 }

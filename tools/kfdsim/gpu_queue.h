@@ -75,7 +75,8 @@ class GpuQueue {
   const std::uint32_t doorbell;
   const QueueType type;
   RingSettings ring;
-  std::optional<SdmaQueue> sdma;  ///< of a queue of that type
+  std::optional<SdmaQueue> sdma;      ///< of a queue of that type
+  std::uint64_t announced_bytes = 0;  ///< of an SDMA queue: its doorbell at the last look
   /// In the model; none for queues that only exist.
   std::optional<model::QueueId> model_id;
   std::shared_ptr<const std::string> mask;

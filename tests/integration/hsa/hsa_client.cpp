@@ -60,12 +60,12 @@ std::uint16_t header_of(std::uint16_t type, bool barrier_bit) {
 
 }  // namespace
 
-void check(hsa_status_t status, const std::source_location& place) {
+void check(hsa_status_t status, const char* file, int line) {
   if (status == HSA_STATUS_SUCCESS) return;
   const char* text = nullptr;
   hsa_status_string(status, &text);
-  throw std::runtime_error(std::string(place.file_name()) + ":" + std::to_string(place.line()) +
-                           ": " + (text == nullptr ? "unknown HSA status" : text));
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " +
+                           (text == nullptr ? "unknown HSA status" : text));
 }
 
 Hsa::Hsa() {

@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 #include <span>
 #include <vector>
 
@@ -18,8 +17,7 @@
 namespace eclip::test {
 
 /// Throws unless the status is success.
-void check(hsa_status_t status,
-           const std::source_location& place = std::source_location::current());
+void check(hsa_status_t status, const char* file = __builtin_FILE(), int line = __builtin_LINE());
 
 /// The runtime from hsa_init to hsa_shut_down, with the agents and pools of the machine.
 class Hsa {

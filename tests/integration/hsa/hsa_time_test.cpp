@@ -88,6 +88,41 @@ TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
   }
 }
 
+TEST_F(HsaTimes, CopyBetweenKernelsBeginsWhenTheKernelEnds) {
+  constexpr double barrier_us = 2.4;  // data/gpus/mi50.toml
+  constexpr double kernel_us = 100;
+  const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
+  const HsaQueue queue(hsa());
+  const HsaQueue bystander(hsa());
+  const HsaMemory from(hsa(), hsa().system, 4096);
+  const HsaMemory to(hsa(), hsa().vram, 4096);
+  check(hsa_amd_profiling_async_copy_enable(true));
+  for (int i = 0; i < 10; ++i) {
+    const HsaSignal gate;
+    const HsaSignal before;
+    const HsaSignal copied;
+    const HsaSignal after;
+    const hsa_signal_t dependency = before.get();
+    queue.barrier(false, std::array{gate.get()}, nullptr);
+    queue.dispatch(kernel.object(), &before);
+    check(hsa_amd_memory_async_copy(to.at(), hsa().gpu, from.at(), hsa().cpu, 4096, 1, &dependency,
+                                    copied.get()));
+    queue.barrier(false, std::array{copied.get()}, nullptr);
+    queue.dispatch(kernel.object(), &after);
+    // An ioctl that changes a queue makes kfdsim look at all doorbells first. Without it, a loaded
+    // machine lets it see the gate long before the copy.
+    bystander.set_cu_mask(i % 2 == 0 ? 0xff : 0xff00);
+    gate.set(0);
+    ASSERT_TRUE(after.wait());
+    hsa_amd_profiling_async_copy_time_t copy{};
+    check(hsa_amd_profiling_get_async_copy_time(copied.get(), &copy));
+    EXPECT_NEAR(us(copy.start) - us(times(before).end), 0, tolerance_us(kernel_us));
+    const double gap = us(times(after).start) - us(copy.end);
+    EXPECT_GE(gap, barrier_us - tolerance_us(kernel_us));
+    EXPECT_LT(gap, 2 * barrier_us);
+  }
+}
+
 TEST_F(HsaTimes, KernelsOnDisjointMasksOverlap) {
   constexpr double kernel_us = 3000;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});

@@ -58,7 +58,7 @@ class SdmaQueueTest : public GpuMemoryTest {
   std::uint64_t read_pointer() { return memory().load(pointers).value_or(0); }
 
   const model::GpuDescription gpu = mi50();
-  const KnownKernels known;
+  const KnownKernels known{};
   GpuContext context{::getpid(), "test", backing, budget, gpu, known};
   RingSettings ring{ring_address, ring_bytes, pointers, pointers + 8, true};
   SdmaEngine engine;
