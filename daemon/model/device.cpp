@@ -120,11 +120,11 @@ class Device::State {
   void advance(DeviceTime to) {
     for (auto next = next_event(); next && *next <= to; next = next_event()) {
       pass_to(*next);
-      for (const Residency& done : completed_) {
+      for (const auto& done : completed_) {
         // The queue exists: destroying it drops its kernels.
-        done.owner->kernel_completed(now_, timing_);
-        connections_.progressed(*done.owner, now_);
-        host_.packet_completed(done.queue, done.packet, done.start, now_);
+        done->owner->kernel_completed(now_, timing_);
+        connections_.progressed(*done->owner, now_);
+        host_.packet_completed(done->queue, done->packet, done->start, now_);
       }
       settle();
     }
@@ -155,7 +155,6 @@ class Device::State {
     const DeviceTime passed = to - now_;
     energy_joules_ += units_.watts() * std::chrono::duration<double>(passed).count();
     now_ = to;
-    completed_.clear();
     units_.pass_to(now_, completed_);
   }
 
@@ -234,7 +233,7 @@ class Device::State {
   DeviceTime stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
-  std::vector<Residency> completed_;
+  std::vector<std::unique_ptr<Residency>> completed_;
   std::vector<Residency*> started_;
 };
 
