@@ -209,13 +209,14 @@ void ComputeUnits::set_rates(DeviceTime now, double bandwidth) {
   }
   next_change_ = DeviceTime::max();
   for (Entry& entry : entries_) {
+    if (entry.busy_cus <= 0) continue;  // it waits for its first CU
     const double others = std::clamp(bandwidth - entry.bandwidth, 0.0, 1.0);
     // Beyond the whole bandwidth, and without any, others make no difference.
     if (others != entry.contention) {
       entry.contention = others;
       const Residency& kernel = *entry.kernel;
       const double time_us = kernel.alone_us * (1 + gpu_.timing.memory_contention * others);
-      if (kernel.effective_cus > 0) set_rate(entry, now, 1 / (time_us * ns_per_us));
+      set_rate(entry, now, 1 / (time_us * ns_per_us));
     }
     next_change_ = std::min(next_change_, entry.phase_end);
   }
