@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -20,26 +21,28 @@ struct Residency {
   QueueId queue;
   PacketQueue* owner = nullptr;  ///< the queue of that id
   Packet packet;
-  CuGroups::MaskSlot mask = 0;
   Occupancy occupancy{};
   bool started = false;    ///< it has held a CU
   bool last_wave = false;  ///< it is in its second phase
   DeviceTime start{};      ///< when it first held a CU
 
-  double effective_cus = 0;  ///< CUs that it has, as if it had them alone
+  std::vector<double> held;  ///< of each group of its mask in turn, the CUs that it has
+  double effective_cus = 0;  ///< their sum: CUs that it has, as if it had them alone
   double timed_cus = -1;     ///< where time_us was last looked up
   double time_us = 0;        ///< its time on so many CUs
   double alone_us = 0;       ///< its time on them without memory contention
-  double speed = 0;          ///< full_us / alone_us
 
   double remaining = 1;  ///< work left in this phase at `updated`, of 1 for the whole kernel
   double rate = 0;       ///< work per nanosecond since `updated`
   DeviceTime updated{};
-  DeviceTime phase_end = DeviceTime::max();
+
+  /// The share of each CU's slots that it wants in this phase.
+  [[nodiscard]] double slots() const { return last_wave ? occupancy.last_slots : occupancy.slots; }
 };
 
 /// Kernels in order of arrival; each takes what earlier ones leave on every CU group of its mask.
-/// Rates are constant from one share_out to the next.
+/// Rates are constant from one share_out to the next. An event costs the kernels on the CU groups
+/// that it touches, and a few operations for each other kernel: they share the memory.
 class ComputeUnits {
  public:
   explicit ComputeUnits(const GpuDescription& gpu) : gpu_(gpu), occupancies_(gpu) {}
@@ -57,8 +60,8 @@ class ComputeUnits {
   void pause(DeviceTime now);
 
   /// Lets `now` pass: phases that end by then end, kernels that end are appended to `completed`
-  /// in order of arrival. Never passes more than next_change().
-  void pass_to(DeviceTime now, std::vector<Residency>& completed);
+  /// in order of arrival; those of the last call go. Never passes more than next_change().
+  void pass_to(DeviceTime now, std::vector<std::unique_ptr<Residency>>& completed);
   /// Shares the CUs out anew at `now` if anything has changed, and appends the queues whose kernel
   /// has just got its first CU to `started`.
   void share_out(DeviceTime now, std::vector<Residency*>& started);
@@ -72,22 +75,54 @@ class ComputeUnits {
   [[nodiscard]] double watts() const { return watts_; }
 
  private:
-  void place(Residency& kernel);
-  void take_slots(Residency& kernel);
-  void set_alone_time(Residency& kernel, const double* held) const;
-  [[nodiscard]] double time_on(const Residency& kernel, double cus) const;
-  void set_rate(Residency& kernel, DeviceTime now, double rate) const;
-  void update_power(double bandwidth);
+  /// What every event looks at, of every kernel: small, to be read in one go.
+  struct Entry {
+    std::unique_ptr<Residency> kernel;
+    CuGroups::MaskSlot mask = 0;
+    bool fresh = true;      ///< new or in a new phase since CUs were last shared out
+    double bandwidth = 0;   ///< its share of the memory bandwidth
+    double busy_cus = 0;    ///< CUs that it keeps busy, for the power
+    double contention = 0;  ///< others' share of the bandwidth, as its rate has it
+    DeviceTime phase_end = DeviceTime::max();
+  };
+  enum class Change : std::uint8_t { none, load, slots };
+  struct Group {
+    double free;     ///< slots that no kernel holds
+    double load;     ///< on its throughput
+    Change changed;  ///< since CUs were last shared out
+    /// Gives a kernel the part of `slots` that is free.
+    double take(double slots, double kernel_load) {
+      const double part = free >= slots ? 1 : free / slots;
+      free -= part * slots;
+      load += part * kernel_load;
+      return part;
+    }
+  };
+
+  void place(Entry& entry);
+  void slots_changed(CuGroups::MaskSlot mask);
+  /// Follows a new partition of the CUs into groups.
+  void follow_groups();
+  /// Lets the last kernel in order take what is free; nobody else's slots change.
+  void take_free(Entry& entry);
+  /// Takes slots of the groups where they are dealt out anew.
+  void take_slots(Entry& entry);
+  /// Finds the entries on changed groups and lets them take their slots, in order of arrival.
+  void find_touched();
+  void sum_up(Entry& entry) const;
+  void set_alone_time(Entry& entry) const;
+  [[nodiscard]] double time_on(const Entry& entry, double cus) const;
+  void set_rate(Entry& entry, DeviceTime now, double rate) const;
+  void set_rates(DeviceTime now, double bandwidth);
 
   const GpuDescription& gpu_;
   CuGroups groups_;
-  std::vector<Residency> kernels_;
+  std::vector<Entry> entries_;
+  std::vector<std::unique_ptr<Residency>> spare_;  // to be used again: saves allocations
   OccupancyCache occupancies_;
-  // While sharing out: of each CU group, the free slots and the load on its throughput; of each
-  // kernel and group of its mask in turn, the CUs that it holds.
-  std::vector<double> free_;
-  std::vector<double> load_;
-  std::vector<double> held_;
+  std::vector<Group> shares_;    // of each CU group
+  std::uint64_t partition_ = 0;  // of groups_, that shares_ follow
+  std::vector<Entry*> touched_;  // while sharing out
   DeviceTime next_change_ = DeviceTime::max();
   double watts_ = gpu_.power.idle_watts;
   bool changed_ = false;

@@ -5,7 +5,10 @@ namespace eclip::model {
 void Connections::packet_added(PacketQueue& queue, DeviceTime now) {
   if (queue.connection) {
     Connection& connection = connections_[*queue.connection];
-    if (connection.first == nullptr) find_first(connection, now);
+    if (connection.first == nullptr)
+      find_first(connection, now);
+    else if (queue.has_one())
+      ++connection.waiting;
     return;
   }
   const auto fewest = std::min_element(connections_.begin(), connections_.end(),
@@ -35,18 +38,20 @@ void Connections::remove(PacketQueue& queue, DeviceTime now) {
 void Connections::find_first(Connection& connection, DeviceTime now) {
   connection.waiting_since = now;
   connection.first = nullptr;
-  for (PacketQueue* queue : connection.queues)
-    if (!queue->empty() &&
-        (connection.first == nullptr || queue->first_order() < connection.first->first_order()))
+  connection.waiting = 0;
+  for (PacketQueue* queue : connection.queues) {
+    if (queue->empty()) continue;
+    ++connection.waiting;
+    if (connection.first == nullptr || queue->first_order() < connection.first->first_order())
       connection.first = queue;
+  }
+  if (connection.first != nullptr) ready_.wake(*connection.first);
 }
 
 std::optional<DeviceTime> Connections::next_turn_of_shared() const {
   std::optional<DeviceTime> next;
   for (const Connection& connection : connections_) {
-    const auto waiting = std::count_if(connection.queues.begin(), connection.queues.end(),
-                                       [](const PacketQueue* queue) { return !queue->empty(); });
-    if (waiting < 2) continue;
+    if (connection.queues.size() < 2 || connection.waiting < 2) continue;
     const DeviceTime turn = connection.waiting_since + time_slice_;
     next = std::min(next.value_or(turn), turn);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "daemon/model/packet_queue.h"
+#include "daemon/model/ready_queues.h"
 
 namespace eclip::model {
 
@@ -17,8 +18,9 @@ namespace eclip::model {
 /// other queues' packets go first, so that a wait for a queue behind it ends.
 class Connections {
  public:
-  Connections(std::uint32_t count, DeviceTime time_slice)
-      : time_slice_(time_slice), connections_(count) {}
+  /// `ready` is told of queues whose turn it is; it must outlive this.
+  Connections(std::uint32_t count, DeviceTime time_slice, ReadyQueues& ready)
+      : time_slice_(time_slice), connections_(count), ready_(ready) {}
 
   /// The order of the next packet; higher than all before.
   std::uint64_t next_order() { return ++order_; }
@@ -45,13 +47,15 @@ class Connections {
   struct Connection {
     std::vector<PacketQueue*> queues;
     PacketQueue* first = nullptr;  ///< whose packet is next
+    std::size_t waiting = 0;       ///< queues with waiting packets, while it is shared
     DeviceTime waiting_since{};
   };
   [[nodiscard]] std::optional<DeviceTime> next_turn_of_shared() const;
-  static void find_first(Connection& connection, DeviceTime now);
+  void find_first(Connection& connection, DeviceTime now);
 
   DeviceTime time_slice_;
   std::vector<Connection> connections_;
+  ReadyQueues& ready_;
   std::uint64_t order_ = 0;
   std::size_t shared_ = 0;  // connections with more than one queue
 };

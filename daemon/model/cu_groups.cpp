@@ -27,6 +27,7 @@ void CuGroups::release(MaskSlot slot) {
 }
 
 void CuGroups::partition() {
+  ++partition_number_;
   group_sizes_.clear();
   std::uint32_t cu_count = 0;
   for (Slot& slot : slots_) {

@@ -29,6 +29,8 @@ class CuGroups {
   [[nodiscard]] std::span<const std::uint32_t> groups_of(MaskSlot slot) const {
     return slots_[slot].groups;
   }
+  /// Changes when the groups do.
+  [[nodiscard]] std::uint64_t partition_number() const { return partition_number_; }
   /// CUs in each group.
   [[nodiscard]] std::span<const double> group_sizes() const { return group_sizes_; }
 
@@ -43,6 +45,7 @@ class CuGroups {
 
   std::vector<Slot> slots_;
   std::vector<double> group_sizes_;
+  std::uint64_t partition_number_ = 0;
 };
 
 }  // namespace eclip::model

@@ -10,6 +10,7 @@
 #include "daemon/model/compute_units.h"
 #include "daemon/model/connections.h"
 #include "daemon/model/packet_queue.h"
+#include "daemon/model/ready_queues.h"
 
 namespace eclip::model {
 namespace {
@@ -27,7 +28,7 @@ class Device::State {
       : gpu_(std::move(description)),
         host_(host),
         units_(gpu_),
-        connections_(gpu_.timing.connections, from_us(gpu_.timing.connection_slice_us)),
+        connections_(gpu_.timing.connections, from_us(gpu_.timing.connection_slice_us), ready_),
         timing_{from_us(gpu_.timing.launch_gap_us), from_us(gpu_.timing.barrier_us)} {}
 
   [[nodiscard]] const GpuDescription& description() const { return gpu_; }
@@ -38,7 +39,7 @@ class Device::State {
   Result<QueueId> create_queue(const CuMask& mask) {
     if (auto checked = check(mask, "a new queue"); !checked) return tl::unexpected(checked.error());
     const QueueId id{++last_queue_};
-    queues_.try_emplace(id, units_.groups().acquire(mask));
+    queues_.try_emplace(id, id, units_.groups().acquire(mask));
     return id;
   }
 
@@ -62,8 +63,9 @@ class Device::State {
     units_.drop(id);
     units_.groups().release(found->second.mask);
     connections_.remove(found->second, now_);
+    if (!found->second.empty()) --busy_queues_;
+    ready_.forget(found->second);
     queues_.erase(found);
-    std::erase_if(active_, [id](const Active& active) { return active.id == id; });
     dirty_ = true;
   }
 
@@ -73,10 +75,8 @@ class Device::State {
     if (found == queues_.end()) return;
     PacketQueue& queue = found->second;
     if (queue.empty()) {
-      const auto place =
-          std::lower_bound(active_.begin(), active_.end(), id,
-                           [](const Active& active, QueueId wanted) { return active.id < wanted; });
-      active_.insert(place, {id, &queue});
+      ++busy_queues_;
+      ready_.wake(queue);
     }
     queue.append(std::move(packet), connections_.next_order());
     connections_.packet_added(queue, now_);
@@ -97,14 +97,12 @@ class Device::State {
     if (dirty_) return now_;
     std::optional<DeviceTime> next = units_.next_change();
     if (now_ < processors_stalled_until_) {
-      if (!active_.empty())
+      if (busy_queues_ > 0)
         next = std::min(next.value_or(processors_stalled_until_), processors_stalled_until_);
       return next;
     }
     if (const auto turn = connections_.next_turn()) next = std::min(next.value_or(*turn), *turn);
-    for (const Active& active : active_)
-      if (const auto ready = active.queue->ready_at())
-        next = std::min(next.value_or(*ready), *ready);
+    if (const auto ready = ready_.next_time()) next = std::min(next.value_or(*ready), *ready);
     return next;
   }
 
@@ -120,11 +118,12 @@ class Device::State {
   void advance(DeviceTime to) {
     for (auto next = next_event(); next && *next <= to; next = next_event()) {
       pass_to(*next);
-      for (const Residency& done : completed_) {
+      for (const auto& done : completed_) {
         // The queue exists: destroying it drops its kernels.
-        done.owner->kernel_completed(now_, timing_);
-        connections_.progressed(*done.owner, now_);
-        host_.packet_completed(done.queue, done.packet, done.start, now_);
+        done->owner->kernel_completed(now_, timing_);
+        ready_.wake(*done->owner);
+        connections_.progressed(*done->owner, now_);
+        host_.packet_completed(done->queue, done->packet, done->start, now_);
       }
       settle();
     }
@@ -133,11 +132,6 @@ class Device::State {
 
  private:
   [[nodiscard]] bool is_stalled() const { return stalled_until_ > now_; }
-
-  struct Active {
-    QueueId id;
-    PacketQueue* queue;
-  };
 
   [[nodiscard]] Result<void> check(const CuMask& mask, const std::string& whose) const {
     if (mask.size() != gpu_.geometry.cu_count())
@@ -155,7 +149,6 @@ class Device::State {
     const DeviceTime passed = to - now_;
     energy_joules_ += units_.watts() * std::chrono::duration<double>(passed).count();
     now_ = to;
-    completed_.clear();
     units_.pass_to(now_, completed_);
   }
 
@@ -164,44 +157,60 @@ class Device::State {
     if (is_stalled()) return;
     dirty_ = false;
     connections_.take_turns(now_);
+    ready_.wake_due(now_);
     bool any_progress = true;
     while (any_progress) {
       any_progress = false;
-      if (now_ >= processors_stalled_until_)
-        for (const Active& active : active_) any_progress |= process(active);
-      std::erase_if(active_, [](const Active& active) { return active.queue->empty(); });
+      if (now_ >= processors_stalled_until_) any_progress = process_ready();
       started_.clear();
       units_.share_out(now_, started_);
       for (const Residency* kernel : started_) {
         kernel->owner->kernel_started();
+        ready_.wake(*kernel->owner);
         host_.packet_started(kernel->queue, kernel->packet, now_);
         any_progress = true;
       }
     }
+    ready_.drop_stale();
+  }
+
+  /// Lets the woken queues go on, in order of creation; says whether that may let others go on.
+  bool process_ready() {
+    bool any_progress = false;
+    PacketQueue* queue = ready_.next_after(QueueId{0});
+    while (queue != nullptr) {
+      const auto ready_at = queue->ready_at();
+      any_progress |= process(*queue);
+      if (queue->ready_at() && queue->ready_at() != ready_at)
+        ready_.wake_at(*queue, *queue->ready_at());
+      // Nobody tells of a signal's value: these queues are looked at whenever something happens.
+      if (!queue->waits_for_signals()) ready_.sleep(*queue);
+      queue = ready_.next_after(queue->id);
+    }
+    return any_progress;
   }
 
   /// Takes one queue as far as it goes now; says whether that may let others go on.
-  bool process(const Active& active) {
-    PacketQueue& queue = *active.queue;
+  bool process(PacketQueue& queue) {
     bool any_progress = false;
     while (!queue.empty() && connections_.may_go_on(queue)) {
       switch (queue.step(now_, timing_, host_)) {
         case PacketQueue::Step::stay:
           return any_progress;
         case PacketQueue::Step::barrier_started:
-          host_.packet_started(active.id, queue.first(), now_);
+          host_.packet_started(queue.id, queue.first(), now_);
           break;
         case PacketQueue::Step::barrier_progress:
           break;
         case PacketQueue::Step::barrier_complete: {
           const DeviceTime start = queue.first_started();
-          host_.packet_completed(active.id, queue.take(), start, now_);
+          host_.packet_completed(queue.id, take(queue), start, now_);
           connections_.progressed(queue, now_);
           any_progress = true;
           break;
         }
         case PacketQueue::Step::launch:
-          launch(active.id, queue);
+          launch(queue);
           connections_.progressed(queue, now_);
           any_progress = true;
           break;
@@ -210,31 +219,38 @@ class Device::State {
     return any_progress;
   }
 
-  void launch(QueueId id, PacketQueue& queue) {
+  Packet take(PacketQueue& queue) {
     Packet packet = queue.take();
+    if (queue.empty()) --busy_queues_;
+    return packet;
+  }
+
+  void launch(PacketQueue& queue) {
+    Packet packet = take(queue);
     if (packet.kernel == nullptr) {
-      host_.packet_started(id, packet, now_);
-      host_.packet_completed(id, packet, now_, now_);
+      host_.packet_started(queue.id, packet, now_);
+      host_.packet_completed(queue.id, packet, now_, now_);
       return;
     }
     queue.kernel_launched();
-    units_.arrive(id, queue, std::move(packet));
+    units_.arrive(queue.id, queue, std::move(packet));
   }
 
   const GpuDescription gpu_;
   Host& host_;
   ComputeUnits units_;
+  ReadyQueues ready_;
   Connections connections_;
   PacketTiming timing_;
   std::map<QueueId, PacketQueue> queues_;
-  std::vector<Active> active_;  // queues with packets, in order of id
+  std::size_t busy_queues_ = 0;  // with packets that wait
   std::uint32_t last_queue_ = 0;
   DeviceTime now_{};
   DeviceTime processors_stalled_until_{};
   DeviceTime stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
-  std::vector<Residency> completed_;
+  std::vector<std::unique_ptr<Residency>> completed_;
   std::vector<Residency*> started_;
 };
 

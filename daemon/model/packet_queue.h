@@ -28,12 +28,16 @@ class PacketQueue {
     launch,            ///< the first packet is a dispatch that may go to the CUs: take() it
   };
 
-  explicit PacketQueue(CuGroups::MaskSlot queue_mask) : mask(queue_mask) {}
+  PacketQueue(QueueId queue_id, CuGroups::MaskSlot queue_mask) : id(queue_id), mask(queue_mask) {}
 
   void append(Packet packet, std::uint64_t order) {
     packets_.push_back({std::move(packet), order});
   }
   [[nodiscard]] bool empty() const { return packets_.empty(); }
+  /// The first packet is the only one that waits.
+  [[nodiscard]] bool has_one() const { return packets_.size() == 1; }
+  /// The first packet is a barrier packet in processing whose dependencies do not hold yet.
+  [[nodiscard]] bool waits_for_signals() const { return barrier_seen_ && !barrier_holds_; }
   /// No packet waits or runs.
   [[nodiscard]] bool is_idle() const { return packets_.empty() && in_flight_ == 0; }
   [[nodiscard]] const Packet& first() const { return packets_.front().packet; }
@@ -57,6 +61,7 @@ class PacketQueue {
   void kernel_started() { starting_ = false; }
   void kernel_completed(DeviceTime at, const PacketTiming& timing);
 
+  const QueueId id;
   CuGroups::MaskSlot mask;
   std::optional<std::uint32_t> connection;  ///< Connections'; none while idle
 

@@ -1,6 +1,7 @@
 // Packets per second of the device model in virtual time, by kernels and by queues.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "daemon/model/device.h"
@@ -50,20 +51,28 @@ std::vector<std::shared_ptr<const Kernel>> request_kernels() {
   return kernels;
 }
 
-/// `packets` dispatches, dealt to `queues` queues whose masks overlap.
-void run(benchmark::State& state, std::int64_t packets, std::int64_t queues) {
+enum class Masks { overlapping, disjoint };
+
+/// Overlapping: 32 CUs that two or more kinds of masks share. Disjoint: an equal part for each.
+CuMask mask_of(std::int64_t index, std::int64_t queues, Masks masks) {
+  const std::int64_t first = masks == Masks::overlapping ? index % 8 * 16 : index * 132 / queues;
+  const std::int64_t end = masks == Masks::overlapping ? std::min<std::int64_t>(first + 32, 132)
+                                                       : (index + 1) * 132 / queues;
+  CuMask mask(132);
+  for (std::int64_t cu = first; cu < end; ++cu) mask.insert(static_cast<std::uint32_t>(cu));
+  return mask;
+}
+
+/// `packets` dispatches, dealt to `queues` queues.
+void run(benchmark::State& state, std::int64_t packets, std::int64_t queues, Masks masks) {
   const auto kernels = request_kernels();
   std::int64_t completed = 0;
   for (auto _ : state) {
     NoHost host;
     Device device(gpu(), host);
     std::vector<QueueId> ids;
-    for (std::int64_t i = 0; i < queues; ++i) {
-      CuMask mask(132);
-      const auto first = static_cast<std::uint32_t>(i % 8 * 16);
-      for (std::uint32_t cu = first; cu < std::min(first + 32, 132U); ++cu) mask.insert(cu);
-      ids.push_back(*device.create_queue(mask));
-    }
+    for (std::int64_t i = 0; i < queues; ++i)
+      ids.push_back(*device.create_queue(mask_of(i, queues, masks)));
     for (std::int64_t i = 0; i < packets; ++i)
       device.submit(ids[static_cast<std::size_t>(i % queues)],
                     {.barrier = true, .kernel = kernels[static_cast<std::size_t>(i % 16)]},
@@ -77,16 +86,23 @@ void run(benchmark::State& state, std::int64_t packets, std::int64_t queues) {
 }
 
 void ByKernels(benchmark::State& state) {
-  run(state, state.range(0), 4);
+  run(state, state.range(0), 4, Masks::overlapping);
   state.SetComplexityN(state.range(0));
 }
 BENCHMARK(ByKernels)->RangeMultiplier(2)->Range(1 << 10, 1 << 16)->Complexity(benchmark::oN);
 
-void ByQueues(benchmark::State& state) {
-  run(state, 1 << 14, state.range(0));
+// The same number of packets for each number of queues: the complexity is that of one packet.
+void ByOverlappingQueues(benchmark::State& state) {
+  run(state, 1 << 14, state.range(0), Masks::overlapping);
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(ByQueues)->RangeMultiplier(2)->Range(1, 64)->Complexity();
+BENCHMARK(ByOverlappingQueues)->RangeMultiplier(2)->Range(1, 64)->Complexity();
+
+void ByDisjointQueues(benchmark::State& state) {
+  run(state, 1 << 14, state.range(0), Masks::disjoint);
+  state.SetComplexityN(state.range(0));
+}
+BENCHMARK(ByDisjointQueues)->RangeMultiplier(2)->Range(1, 128)->Complexity();
 
 }  // namespace
 }  // namespace eclip::model

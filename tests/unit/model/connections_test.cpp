@@ -48,6 +48,21 @@ TEST_F(SharedConnection, AWaitHoldsBackTheOtherQueuesOfItsConnectionOnly) {
   EXPECT_EQ(host.spans[3], span(23, 33));
 }
 
+TEST_F(SharedConnection, ALaunchGapThatEndsOutOfTurnWaitsForTheNextTurn) {
+  GpuDescription gpu = with_connections(1);
+  gpu.timing.connection_slice_us = 1.5;
+  Device narrow(gpu, host);
+  const QueueId left = *narrow.create_queue(cus("0"));
+  const QueueId right = *narrow.create_queue(cus("1"));
+  host.signals[1] = 1;
+  narrow.submit(left, dispatch(1, small_kernel(10)), us(0));
+  narrow.submit(left, dispatch(2, small_kernel(10)), us(0));
+  narrow.submit(right, barrier(PacketKind::barrier_and, 3, {1}), us(0));
+  narrow.advance(us(30));
+  // The gap ends at 12; from 11.5 to 13 it is the turn of the queue that waits for the signal.
+  EXPECT_EQ(host.spans[2], span(13, 23));
+}
+
 TEST_F(SharedConnection, ADependentKernelHoldsBackTheOtherQueueToo) {
   const QueueId first = queue("0");
   const QueueId other = queue("1");
