@@ -50,7 +50,7 @@ TEST_F(HsaTimes, DispatchTimeIsTheProfilesOnEachMask) {
     const HsaSignal done;
     queue.dispatch(kernel.object(), &done);
     ASSERT_TRUE(done.wait());
-    const double expected = curve->time_us(std::popcount(mask));
+    const double expected = curve->rounded_time_us(static_cast<std::uint32_t>(std::popcount(mask)));
     EXPECT_NEAR(duration_us(done), expected, tolerance_us(expected)) << std::hex << mask;
   }
 }
