@@ -159,7 +159,9 @@ double KernelCache::transfer_us(const GpuMemory& memory, const Transfer& transfe
   // In VRAM, a copy reads and writes each byte.
   const double gb_per_s = is_local ? gpu_.memory.vram_gb_per_s / (transfer.source ? 2 : 1)
                                    : gpu_.memory.host_link_gb_per_s;
-  return static_cast<double>(transfer.bytes) / (gb_per_s * 1e3);
+  // The size is what a client's arguments say: more than it can address would overflow device time.
+  constexpr std::uint64_t most = 1ULL << 47;
+  return static_cast<double>(std::min(transfer.bytes, most)) / (gb_per_s * 1e3);
 }
 
 std::variant<std::shared_ptr<const model::Kernel>, QueueFault> KernelCache::estimate(

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,11 @@ using namespace eclip::kfdsim;
 /// The namespace, and in it the mounted connection.
 Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
                                      std::optional<Mapping> mapping) {
+  std::error_code error;
+  if (std::filesystem::exists(fuse_directory, error)) {
+    return fail(Errc::already_in_use,
+                "there is a simulated GPU already: run COMMAND without another kfdsim");
+  }
   if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
   // Before /dev changes: what is missing there is to be named as the user knows it.
   auto device = FuseConnection::open_device("/dev/fuse");
