@@ -4,6 +4,7 @@
 #include <hsa/hsa.h>
 
 #include <cstring>
+#include <limits>
 
 namespace eclip::kfdsim {
 namespace {
@@ -52,7 +53,9 @@ std::uint64_t DispatchPacket::workgroups() const {
   std::uint64_t count = 1;
   for (int i = 0; i < 3; ++i) {
     const std::uint64_t size = workgroup_size.at(i);
-    count *= (grid_size.at(i) + size - 1) / size;
+    if (__builtin_mul_overflow(count, (grid_size.at(i) + size - 1) / size, &count)) {
+      return std::numeric_limits<std::uint64_t>::max();
+    }
   }
   return count;
 }

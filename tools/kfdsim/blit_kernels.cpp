@@ -37,6 +37,30 @@ int copy(const kfdsim_launch* launch) {
   return transfer ? move_bytes(launch, *transfer) : 1;
 }
 
+/// Whether so many moves of so many bytes are more than one kernel gets done: they hold up the
+/// whole GPU, and the client chooses them. Any size of memory passes, in pieces of any size that is
+/// usual.
+bool too_many(std::uint64_t moves, std::uint64_t bytes_each) {
+  constexpr std::uint64_t max_cost_bytes = 1ULL << 37;
+  constexpr std::uint64_t cost_of_a_move_bytes = 512;
+  std::uint64_t cost = 0;
+  return __builtin_mul_overflow(moves, std::max(bytes_each, cost_of_a_move_bytes), &cost) ||
+         cost > max_cost_bytes;
+}
+
+/// Fills `bytes` bytes with the pattern, again and again.
+void repeat_pattern(std::byte* to, std::uint64_t bytes, const std::byte* pattern,
+                    std::uint64_t pattern_bytes) {
+  constexpr std::uint64_t block_bytes = 1 << 15;  // stays in the CPU's cache
+  std::memmove(to, pattern, pattern_bytes);
+  // What is there already is the pattern of what comes.
+  std::uint64_t period = pattern_bytes;
+  for (std::uint64_t done = pattern_bytes; done < bytes; done += period) {
+    while (period < block_bytes && period * 2 <= done) period *= 2;
+    std::memcpy(to + done, to, std::min(period, bytes - done));
+  }
+}
+
 /// Fills `count` elements, `stride` bytes apart from one another's start, with the pattern.
 int fill_pattern(const kfdsim_launch* launch, std::uint64_t destination, std::uint64_t count,
                  std::uint64_t stride, const std::byte* pattern, std::uint64_t pattern_bytes) {
@@ -49,7 +73,12 @@ int fill_pattern(const kfdsim_launch* launch, std::uint64_t destination, std::ui
   }
   auto* to = static_cast<std::byte*>(launch->write(launch, destination, bytes));
   if (to == nullptr) return 1;
-  for (std::uint64_t i = 0; i < count; ++i) std::memcpy(to + i * stride, pattern, pattern_bytes);
+  if (stride == pattern_bytes) {
+    repeat_pattern(to, bytes, pattern, pattern_bytes);
+    return 0;
+  }
+  if (too_many(count, pattern_bytes)) return 1;
+  for (std::uint64_t i = 0; i < count; ++i) std::memmove(to + i * stride, pattern, pattern_bytes);
   return 0;
 }
 
@@ -173,15 +202,19 @@ int hip_copy_rect(const kfdsim_launch* launch) {
   const auto arguments = arguments_of<HipCopyRect>(launch);
   if (!arguments) return 1;
   const std::uint64_t element = element_of<Unit>(*arguments);
+  const std::uint64_t width = items(launch, 0, arguments->size[0]);
+  const std::uint64_t rows = items(launch, 1, arguments->size[1]);
+  const std::uint64_t slices = items(launch, 2, arguments->size[2]);
+  if (too_many(rows * slices, width * element)) return 1;
   const auto row = [element](std::uint64_t base, const HipRect& rect, std::uint64_t y,
                              std::uint64_t z) {
     return base + (rect.start + y * rect.row_pitch + z * rect.slice_pitch) * element;
   };
-  for (std::uint64_t z = 0; z < items(launch, 2, arguments->size[2]); ++z) {
-    for (std::uint64_t y = 0; y < items(launch, 1, arguments->size[1]); ++y) {
+  for (std::uint64_t z = 0; z < slices; ++z) {
+    for (std::uint64_t y = 0; y < rows; ++y) {
       const Transfer one{row(arguments->source, arguments->source_rect, y, z),
                          row(arguments->destination, arguments->destination_rect, y, z),
-                         items(launch, 0, arguments->size[0]) * element};
+                         width * element};
       if (const int failed = move_bytes(launch, one)) return failed;
     }
   }
@@ -251,11 +284,14 @@ int hip_fill_2d(const kfdsim_launch* launch) {
   const void* pattern = launch->read(launch, arguments->pattern, bytes);
   if (pattern == nullptr) return 1;
   // Each work item writes the whole pattern at its own element.
-  for (std::uint64_t y = 0; y < items(launch, 1, arguments->height); ++y) {
+  const std::uint64_t width = items(launch, 0, arguments->size);
+  const std::uint64_t height = items(launch, 1, arguments->height);
+  std::uint64_t row_bytes = 0;
+  if (__builtin_mul_overflow(width, bytes, &row_bytes) || too_many(height, row_bytes)) return 1;
+  for (std::uint64_t y = 0; y < height; ++y) {
     const std::uint64_t row = target.address + y * arguments->pitch * target.element;
-    if (const int failed =
-            fill_pattern(launch, row, items(launch, 0, arguments->size), target.element,
-                         static_cast<const std::byte*>(pattern), bytes)) {
+    if (const int failed = fill_pattern(launch, row, width, target.element,
+                                        static_cast<const std::byte*>(pattern), bytes)) {
       return failed;
     }
   }

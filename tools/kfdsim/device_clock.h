@@ -1,6 +1,7 @@
 // Relation of the simulated GPU's time to the wall clock.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -21,9 +22,12 @@ class DeviceClock {
     const std::chrono::duration<double, std::nano> wall = Wall::now() - start_;
     return model::DeviceTime(static_cast<std::int64_t>(wall.count() / scale_));
   }
-  /// The wall time at which the device time is `at` (rounded up).
+  /// The wall time at which the device time is `at` (rounded up); at most a century from the start.
   [[nodiscard]] Wall::time_point wall(model::DeviceTime at) const {
-    const double wall_ns = std::ceil(static_cast<double>(at.count()) * scale_);
+    // A client's packet may take longer than the clock's range.
+    constexpr double century_ns = 3e18;
+    const double wall_ns =
+        std::min(std::ceil(static_cast<double>(at.count()) * scale_), century_ns);
     return start_ + std::chrono::nanoseconds(static_cast<std::int64_t>(wall_ns));
   }
   [[nodiscard]] std::uint64_t ticks(model::DeviceTime at) const {

@@ -22,8 +22,10 @@ fuse_attr attributes_of(std::uint64_t node) {
     attributes.mode = S_IFREG | 0666;
     attributes.size = BackingMemory::size_bytes;
   } else {
+    // Without size there is no page to map: when kfdsim looked into a client's memory where such a
+    // page is, it would wait for itself. Reads do not ask for the size.
     attributes.mode = S_IFREG | 0444;
-    attributes.size = page_bytes;
+    attributes.size = 0;
   }
   return attributes;
 }

@@ -241,7 +241,11 @@ void Gpu::fetch_all(GpuQueue& queue, model::DeviceTime now) {
     return;
   }
   if (!queue.ring.active || queue.mask_is_empty) return;
-  while (!queue.fault_when_drained) {
+  // The rest waits for the next look, so that others get their turn.
+  constexpr std::uint64_t new_kernels_at_once = 4;
+  const KernelCache& kernels = queue.context.kernels;
+  const std::uint64_t enough = kernels.identified() + new_kernels_at_once;
+  while (!queue.fault_when_drained && kernels.identified() < enough) {
     auto fetched = queue.fetch();
     if (auto* bad = std::get_if<QueueFault>(&fetched)) {
       queue.fault_when_drained = std::move(*bad);

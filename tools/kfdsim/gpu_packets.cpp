@@ -189,8 +189,20 @@ std::optional<QueueFault> Gpu::run_shadow(GpuQueue& queue, const InFlightPacket&
   const bool ran = record.kernel.shadow->run(&launch.launch()) == 0;
   if (ran) launch.commit();
   if (ran && !launch.unreachable()) return std::nullopt;
-  return unreachable(launch.unreachable().value_or(0),
-                     fmt::format("what kernel {} reads or writes", *record.name));
+  const std::uint64_t address = launch.unreachable().value_or(0);
+  if (launch.too_large()) {
+    return QueueFault{true, address,
+                      fmt::format("kernel {} reaches for more than {} MiB of private or scattered "
+                                  "memory at {:#x}: kfdsim copies no more",
+                                  *record.name, ShadowLaunch::max_staged_bytes >> 20, address)};
+  }
+  if (!launch.unreachable()) {
+    return QueueFault{true, address,
+                      fmt::format("kernel {} reports that it reached no memory, or would move too "
+                                  "much of it",
+                                  *record.name)};
+  }
+  return unreachable(address, fmt::format("what kernel {} reads or writes", *record.name));
 }
 
 void Gpu::count(const InFlightPacket& record) {
@@ -198,7 +210,12 @@ void Gpu::count(const InFlightPacket& record) {
   if (!record.is_dispatch) return;
   if (record.kernel.estimated) ++totals_.estimated_times;
   if (record.kernel.replay || record.kernel.shadow != nullptr) return;
-  ++totals_.without_effect[*record.name];
+  // Names are the clients', who may make up ever new ones.
+  constexpr std::size_t max_names = 1000;
+  static const std::string other_names = "other kernels";
+  auto& counts = totals_.without_effect;
+  const bool is_named = counts.size() < max_names || counts.contains(*record.name);
+  ++counts[is_named ? *record.name : other_names];
 }
 
 std::optional<QueueFault> Gpu::complete_signal(GpuContext& context, std::uint64_t signal,

@@ -16,6 +16,9 @@ namespace {
 // What a doorbell reads before its first ring: with this value, one more packet is none.
 constexpr std::uint64_t never_rung = ~0ULL;
 
+// A ring can have gigabytes of packets; it is refilled long before so many have run.
+constexpr std::uint64_t max_in_flight = 16384;
+
 // An SDMA queue's doorbell counts bytes.
 constexpr std::uint64_t nothing_written(QueueType type) {
   return type == QueueType::sdma ? 0 : never_rung;
@@ -52,7 +55,7 @@ std::variant<std::optional<FetchedPacket>, QueueFault> GpuQueue::fetch() {
   // Producers of one queue may ring out of order: the largest value counts.
   announced_ = std::max(announced_, read_doorbell() + 1);
   const std::uint64_t capacity = ring.bytes / packet_bytes;
-  if (next_ >= announced_ || capacity == 0 || in_flight.size() >= capacity) {
+  if (next_ >= announced_ || in_flight.size() >= std::min(capacity, max_in_flight)) {
     return std::optional<FetchedPacket>{};
   }
   hung = hang && next_ >= hang->after;

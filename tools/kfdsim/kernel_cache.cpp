@@ -24,6 +24,13 @@ constexpr std::uint64_t max_workgroups = 1ULL << 30;
 // first instruction, 64 bits, at this place.
 constexpr std::size_t entry_offset_at = 16;
 
+/// Clients may make up ever new kernel objects: more than these are found out again.
+template <class Map>
+void make_room(Map& known) {
+  constexpr std::size_t max_known = 16384;
+  if (known.size() >= max_known) known.clear();
+}
+
 std::uint64_t work_items_of(const DispatchPacket& packet) {
   const auto& sizes = packet.workgroup_size;
   return std::uint64_t{sizes[0]} * sizes[1] * sizes[2];
@@ -65,6 +72,7 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::find_replay(
   dispatched.name = replay_name;
   dispatched.replay = true;
   dispatched.mixes = (record.flags & replay::ReplayRecord::flag_mix) != 0;
+  make_room(replays_);
   replays_[object] = Replay{record, dispatched};
   return dispatched;
 }
@@ -97,6 +105,8 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::find_code(GpuMemory& mem
            name == *code.name;
   };
   if (known == codes_.end() || !unchanged(known->second)) {
+    make_room(codes_);
+    ++identified_;
     known = codes_.insert_or_assign(object, identify(memory, object, seen)).first;
   }
   const Code& code = known->second;
@@ -149,7 +159,9 @@ double KernelCache::transfer_us(const GpuMemory& memory, const Transfer& transfe
   // In VRAM, a copy reads and writes each byte.
   const double gb_per_s = is_local ? gpu_.memory.vram_gb_per_s / (transfer.source ? 2 : 1)
                                    : gpu_.memory.host_link_gb_per_s;
-  return static_cast<double>(transfer.bytes) / (gb_per_s * 1e3);
+  // The size is what a client's arguments say: more than it can address would overflow device time.
+  constexpr std::uint64_t most = 1ULL << 47;
+  return static_cast<double>(std::min(transfer.bytes, most)) / (gb_per_s * 1e3);
 }
 
 std::variant<std::shared_ptr<const model::Kernel>, QueueFault> KernelCache::estimate(

@@ -42,6 +42,8 @@ class KernelCache {
       : gpu_(gpu), known_(known) {}
 
   std::variant<DispatchedKernel, QueueFault> find(GpuMemory& memory, const DispatchPacket& packet);
+  /// How often find() had to search a code object, which takes milliseconds in a large one.
+  [[nodiscard]] std::uint64_t identified() const { return identified_; }
 
  private:
   struct Replay {
@@ -69,6 +71,7 @@ class KernelCache {
   const KnownKernels& known_;
   std::map<std::uint64_t, Replay> replays_;  // by kernel object
   std::map<std::uint64_t, Code> codes_;      // by kernel object
+  std::uint64_t identified_ = 0;
 };
 
 }  // namespace eclip::kfdsim

@@ -2,7 +2,10 @@
 
 #include <elf.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include "tools/kfdsim/backing_memory.h"
@@ -90,11 +93,18 @@ std::optional<KernelSymbol> find_kernel_symbol(const GpuMemory& memory,
   // A DT_HASH table begins with its number of buckets and its number of symbols.
   const auto count = memory.read_as<std::uint32_t>(tables->hash + sizeof(std::uint32_t));
   if (!count || *count > max_symbols) return std::nullopt;
+  // Many at a time: in private memory each look is a system call.
+  std::array<Elf64_Sym, 1024> some{};
   for (std::uint32_t i = 0; i < *count; ++i) {
-    const auto symbol = memory.read_as<Elf64_Sym>(tables->symbols + i * sizeof(Elf64_Sym));
-    if (!symbol) return std::nullopt;
-    if (symbol->st_shndx == SHN_UNDEF || *image + symbol->st_value != kernel_object) continue;
-    const std::uint64_t address = tables->strings + symbol->st_name;
+    const std::size_t at = i % some.size();
+    if (at == 0) {
+      const auto next = std::span(some).first(std::min<std::size_t>(some.size(), *count - i));
+      const std::uint64_t from = tables->symbols + i * sizeof(Elf64_Sym);
+      if (!memory.read(from, std::as_writable_bytes(next))) return std::nullopt;
+    }
+    const Elf64_Sym& symbol = some.at(at);
+    if (symbol.st_shndx == SHN_UNDEF || *image + symbol.st_value != kernel_object) continue;
+    const std::uint64_t address = tables->strings + symbol.st_name;
     auto name = read_string(memory, address);
     if (!name) return std::nullopt;
     constexpr std::string_view descriptor_suffix = ".kd";

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -27,6 +30,11 @@ using namespace eclip::kfdsim;
 /// The namespace, and in it the mounted connection.
 Result<FuseConnection> build_machine(const model::GpuDescription& gpu,
                                      std::optional<Mapping> mapping) {
+  std::error_code error;
+  if (std::filesystem::exists(fuse_directory, error)) {
+    return fail(Errc::already_in_use,
+                "there is a simulated GPU already: run COMMAND without another kfdsim");
+  }
   if (auto entered = enter_private_namespace(); !entered) return tl::unexpected(entered.error());
   // Before /dev changes: what is missing there is to be named as the user knows it.
   auto device = FuseConnection::open_device("/dev/fuse");
@@ -53,6 +61,10 @@ void set_environment() {
   ::setenv("PATH", value.c_str(), 1);
 }
 
+std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
 /// Names the most frequent ones.
 std::string kernels_without_effect(const std::map<std::string, std::uint64_t>& dispatches) {
   constexpr std::size_t named = 3;
@@ -68,18 +80,18 @@ std::string kernels_without_effect(const std::map<std::string, std::uint64_t>& d
     names += fmt::format("{}{} of {}", i == 0 ? "" : ", ", by_count[i].first, by_count[i].second);
   }
   if (by_count.size() > named) names += fmt::format(", and {} more", by_count.size() - named);
-  return fmt::format("{} dispatches of kernels without a shadow computed nothing (--shadow): {}",
-                     total, names);
+  return fmt::format("{} of kernels without a shadow computed nothing (--shadow): {}",
+                     counted(total, "dispatch", "dispatches"), names);
 }
 
 void print_summary(const Summary& summary, const model::GpuDescription& gpu) {
-  report(fmt::format("simulated {}: {:.6f} s of device time, {} packets, {:.3f} J, {} KFD ioctls",
-                     gpu.name, summary.device_seconds, summary.packets, summary.energy_joules,
-                     summary.ioctls));
+  report(fmt::format("simulated {}: {:.6f} s of device time, {}, {:.3f} J, {}", gpu.name,
+                     summary.device_seconds, counted(summary.packets, "packet", "packets"),
+                     summary.energy_joules, counted(summary.ioctls, "KFD ioctl", "KFD ioctls")));
   if (!summary.without_effect.empty()) report(kernels_without_effect(summary.without_effect));
   if (summary.estimated_times != 0) {
-    report(fmt::format("{} dispatches took an estimated time, not a measured one (--profile)",
-                       summary.estimated_times));
+    report(fmt::format("{} took an estimated time, not a measured one (--profile)",
+                       counted(summary.estimated_times, "dispatch", "dispatches")));
   }
   if (!summary.faults.empty()) report(summary.faults);
 }

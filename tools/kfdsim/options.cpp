@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 #include <string_view>
@@ -44,7 +43,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
          "--time-scale", options.time_scale,
          "Wall time for one unit of device time: with 10, kernels take ten times as long "
          "as their profiles say, and the simulator's own latency (some 50 us of wall time "
-         "for each packet that waits for the host) weighs a tenth. Any factor above 0; the "
+         "for each packet that waits for the host) weighs a tenth. From 0.0001 to 1000000; the "
          "GPU's clock counter, power and energy are in device time")
       ->capture_default_str();
   std::string mapping = "auto";
@@ -143,11 +142,15 @@ Result<model::GpuDescription> find_gpu(const std::string& name_or_file,
 }
 
 Result<void> check_time_scale(double scale) {
-  if (std::isfinite(scale) && scale > 0) return {};
-  return fail(Errc::invalid_argument,
-              fmt::format("--time-scale {} is not a positive number: 1 is real time, 10 is ten "
-                          "times slower",
-                          scale));
+  // Beyond these, times that a run can reach do not fit into 64 bits of nanoseconds.
+  constexpr double least = 1e-4;
+  constexpr double most = 1e6;
+  if (scale >= least && scale <= most) return {};
+  return fail(
+      Errc::invalid_argument,
+      fmt::format("--time-scale {} is not a number from {:g} to {:g}: 1 is real time, 10 is "
+                  "ten times slower",
+                  scale, least, most));
 }
 
 }  // namespace eclip::kfdsim

@@ -44,7 +44,7 @@ std::vector<std::filesystem::path> data_directories(
 Result<model::GpuDescription> find_gpu(const std::string& name_or_file,
                                        const std::vector<std::filesystem::path>& directories);
 
-/// Errc::invalid_argument unless the factor is positive and finite.
+/// Errc::invalid_argument unless the factor is one with which times fit into their 64 bits.
 Result<void> check_time_scale(double scale);
 
 }  // namespace eclip::kfdsim

@@ -1,5 +1,6 @@
 #include "tools/kfdsim/report.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 
@@ -7,7 +8,11 @@ namespace eclip::kfdsim {
 
 void report(std::string_view text) {
   // One write, so that lines of several threads do not mix.
-  const std::string line = "kfdsim: " + std::string(text) + "\n";
+  std::string line = "kfdsim: " + std::string(text);
+  // Names of processes and kernels are the clients': the terminal must not obey them.
+  std::replace_if(
+      line.begin(), line.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; }, '?');
+  line += '\n';
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

@@ -44,7 +44,7 @@ SdmaPacket packet(std::size_t words, decltype(SdmaPacket::body) body) {
 }
 
 /// Needs all 13 words. The element size is 2^n bytes; pitches are stored less one.
-SdmaCopyRect decode_rect(std::span<const std::uint32_t> words) {
+Decoded decode_rect(std::span<const std::uint32_t> words) {
   const unsigned element = bits(words[0], 29, 3);
   const auto side = [&](std::size_t at) {
     SdmaCopyRect::Side result;
@@ -61,7 +61,12 @@ SdmaCopyRect decode_rect(std::span<const std::uint32_t> words) {
   rect.width = (std::uint64_t{bits(words[11], 0, 14)} + 1) << element;
   rect.rows = std::uint64_t{bits(words[11], 16, 14)} + 1;
   rect.slices = std::uint64_t{bits(words[12], 0, 11)} + 1;
-  return rect;
+  // Rows may lie over one another: what no memory is large enough for would take minutes.
+  constexpr std::uint64_t max_bytes = 1ULL << 37;
+  if (rect.width * rect.rows * rect.slices > max_bytes) {
+    return unknown("an SDMA copy of more than 128 GiB in one rectangle is not simulated");
+  }
+  return packet(13, rect);
 }
 
 Decoded decode_poll(std::span<const std::uint32_t> words) {
@@ -79,7 +84,7 @@ Decoded decode_poll(std::span<const std::uint32_t> words) {
 }
 
 Decoded decode_copy(std::span<const std::uint32_t> words, std::uint8_t sub) {
-  if (sub == sub_copy_rect) return packet(13, decode_rect(words));
+  if (sub == sub_copy_rect) return decode_rect(words);
   if (sub != sub_copy_linear) {
     return unknown(fmt::format("SDMA copy packets of kind {} are not simulated", sub));
   }

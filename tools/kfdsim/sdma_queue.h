@@ -25,6 +25,9 @@ struct SdmaEngine {
 /// time on the engine, and their bytes are there at its end; other packets take none.
 class SdmaQueue {
  public:
+  /// That one look takes: the others wait for it, and a ring can have gigabytes of packets.
+  static constexpr std::uint64_t max_packets_at_once = 1024;
+
   SdmaQueue(GpuContext& context, const RingSettings& ring, SdmaEngine& engine,
             const model::GpuDescription& gpu, const DeviceClock& clock)
       : context_(context), ring_(ring), engine_(engine), gpu_(gpu), clock_(clock) {}
@@ -38,7 +41,8 @@ class SdmaQueue {
     std::uint64_t packets = 0;
     std::optional<QueueFault> fault;
   };
-  /// Processes what is due up to `now`, of the ring's bytes below `announced`. `moved` is called
+  /// Processes what is due up to `now`, of the ring's bytes below `announced`, as far as one look
+  /// goes. `moved` is called
   /// for each packet that moved bytes.
   template <class Moved>
   Progress run(std::uint64_t announced, model::DeviceTime now, Moved moved);
@@ -68,6 +72,7 @@ class SdmaQueue {
   model::DeviceTime move_start_{0};
   std::optional<model::DeviceTime> move_ends_;
   bool busy_ = false;
+  bool cut_short_ = false;  // the last look ended before there was anything to wait for
 };
 
 template <class Moved>
@@ -75,8 +80,13 @@ SdmaQueue::Progress SdmaQueue::run(std::uint64_t announced, model::DeviceTime no
   Progress progress;
   busy_ = false;
   // A queue that was idle, or waited for memory, goes on at the time of this look at it.
-  if (!move_ends_) time_ = std::max(time_, now);
+  if (!move_ends_ && !cut_short_) time_ = std::max(time_, now);
+  cut_short_ = false;
   while (read_ < announced) {
+    if (progress.packets == max_packets_at_once) {
+      busy_ = cut_short_ = true;
+      break;
+    }
     auto stepped = step(announced, now);
     if (auto* fault = std::get_if<QueueFault>(&stepped)) {
       progress.fault = std::move(*fault);

@@ -44,7 +44,14 @@ std::byte* ShadowLaunch::reach(std::uint64_t address, std::size_t bytes, bool wr
     return nullptr;
   }
   if (std::byte* direct = memory_.direct(address, bytes)) return direct;
-  // Private user memory, or more than one buffer: a copy, which commit() writes back.
+  // Private user memory, or more than one buffer: a copy, which commit() writes back. The client
+  // chooses how much, kfdsim has to hold it.
+  if (bytes > max_staged_bytes - staged_bytes_) {
+    if (!unreachable_) unreachable_ = address;
+    too_large_ = true;
+    return nullptr;
+  }
+  staged_bytes_ += bytes;
   auto staged = std::make_unique<Staged>(Staged{address, std::vector<std::byte>(bytes), written});
   if (!memory_.read(address, staged->bytes)) {
     if (!unreachable_) unreachable_ = address;

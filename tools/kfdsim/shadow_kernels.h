@@ -25,9 +25,14 @@ class ShadowLaunch {
   ShadowLaunch(GpuMemory& memory, const DispatchPacket& packet,
                std::span<const std::byte> arguments = {});
 
+  /// Of memory that kfdsim does not see itself, or that lies in several buffers.
+  static constexpr std::uint64_t max_staged_bytes = 1ULL << 30;
+
   [[nodiscard]] const kfdsim_launch& launch() const { return view_.launch; }
   /// The first address that could not be reached.
   [[nodiscard]] std::optional<std::uint64_t> unreachable() const { return unreachable_; }
+  /// Whether that is because it is too much memory to be copied.
+  [[nodiscard]] bool too_large() const { return too_large_; }
   void commit();
 
  private:
@@ -49,7 +54,9 @@ class ShadowLaunch {
   std::span<const std::byte> arguments_;
   View view_{};
   std::vector<std::unique_ptr<Staged>> staged_;
+  std::uint64_t staged_bytes_ = 0;
   std::optional<std::uint64_t> unreachable_;
+  bool too_large_ = false;
 };
 
 /// What a copy moves; a fill has no source.

@@ -1,6 +1,7 @@
 // A process that tries to reach another's queues, events, memory, doorbells and descriptors.
 #include <gtest/gtest.h>
 #include <linux/kfd_ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -74,6 +75,20 @@ TEST_P(KfdsimHostile, ReachesNothingOfAnotherProcess) {
   EXPECT_EQ(hsaKmtWaitOnEvent(event, 20'000), HSAKMT_STATUS_SUCCESS);
   hsaKmtDestroyEvent(event);
   for (const int fd : {render, sockets[0], sockets[1]}) ::close(fd);
+}
+
+using KfdsimOwnFiles = OpenKfd;
+
+TEST_F(KfdsimOwnFiles, CannotMakeKfdsimWaitForItselfThroughAMap) {
+  const int file = ::open("/dev/kfdsim/fs/ioctls", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  void* page = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  kfd_ioctl_set_cu_mask_args mask{0, 32, reinterpret_cast<std::uint64_t>(page)};
+  EXPECT_EQ(call(AMDKFD_IOC_SET_CU_MASK, mask), EFAULT);
+  EXPECT_TRUE(ioctl_count(::getpid(), "total"));
+  ::munmap(page, 4096);
+  ::close(file);
 }
 
 INSTANTIATE_TEST_SUITE_P(Packets, KfdsimHostile, ::testing::Values(0, 1));

@@ -184,11 +184,17 @@ TEST_F(KfdsimTrace, IsCompleteWhenTheCommandIsKilled) {
   EXPECT_EQ(packets_in_trace(), 5U);
 }
 
+TEST_F(KfdsimRun, InsideAnotherOneIsRefused) {
+  ChildProcess run(with_kfdsim({"-q"}, {KFDSIM_PROGRAM, "run", "--", "/bin/true"}));
+  EXPECT_EQ(run.wait(), 125);
+  expect_one_line(run.errors(), "already");
+}
+
 TEST_F(KfdsimRun, BadOptionsAreNamed) {
   ChildProcess gpu(with_kfdsim({"--gpu", "mi9999"}, {"/bin/true"}));
   EXPECT_EQ(gpu.wait(), 125);
   expect_one_line(gpu.errors(), "mi50");
-  for (const char* scale : {"0", "-1", "nan", "inf"}) {
+  for (const char* scale : {"0", "-1", "nan", "inf", "1e-300", "1e300"}) {
     ChildProcess run(with_kfdsim({"--time-scale", scale}, {"/bin/true"}));
     EXPECT_EQ(run.wait(), 125);
     expect_one_line(run.errors(), "--time-scale");

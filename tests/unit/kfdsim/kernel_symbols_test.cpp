@@ -173,6 +173,14 @@ TEST_F(KernelSymbolsTest, NumberOfSymbolsIsBounded) {
   EXPECT_EQ(name_of(kernel_at), std::nullopt);
 }
 
+TEST_F(KernelSymbolsTest, TableMayBeLong) {
+  constexpr std::uint64_t table = 0x1000;
+  put(dynamic_at, entry(DT_SYMTAB, table));
+  put(hash_at + 4, std::uint32_t{1100});
+  put(table + 1050 * sizeof(Elf64_Sym), symbol(25, kernel_at));
+  EXPECT_EQ(name_of(kernel_at), "plain");
+}
+
 TEST_F(KernelSymbolsTest, NamePastTheEndIsNone) {
   auto bad = symbol(0xffffffff, kernel_at);
   put(symbols_at + 2 * sizeof bad, bad);

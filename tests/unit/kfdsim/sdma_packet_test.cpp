@@ -69,6 +69,13 @@ TEST(SdmaPacketTest, LargestCopyHas4MiB) {
   EXPECT_EQ(body_of<SdmaCopy>(words).bytes, 1U << 22);
 }
 
+TEST(SdmaPacketTest, RectLargerThanAnyMemoryIsAFault) {
+  Words words = rect_words;
+  words[0] |= 7U << 29;
+  words[11] = words[12] = 0xffffffff;
+  EXPECT_TRUE(std::holds_alternative<QueueFault>(decode(words)));
+}
+
 TEST(SdmaPacketTest, CopyRect) {
   const auto rect = body_of<SdmaCopyRect>(rect_words);
   // Elements of two bytes; pitches, slices and extents are stored less one.

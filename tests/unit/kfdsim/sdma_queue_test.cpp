@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "daemon/model/gpu_description.h"
@@ -16,6 +17,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using Words = std::vector<std::uint32_t>;
+using Timestamp = std::array<std::uint32_t, 3>;
 
 constexpr std::uint64_t ring_address = 0x1000000;
 constexpr std::uint64_t ring_bytes = 256;
@@ -161,6 +163,26 @@ TEST_F(SdmaQueueTest, LongNopIsSkipped) {
   write({5, buffers, 0, 3});
   EXPECT_EQ(run(queue, 0ns).packets, 2U);
   EXPECT_EQ(memory().read_as<std::uint32_t>(buffers), 3U);
+}
+
+TEST_F(SdmaQueueTest, OneLookTakesABoundedNumberOfPackets) {
+  constexpr std::uint64_t large_ring = 0x5000000;
+  constexpr std::uint64_t packets = SdmaQueue::max_packets_at_once;
+  ring.base = large_ring;
+  ring.bytes = 4 * packets * sizeof(std::uint32_t);
+  map(memory(), large_ring, ring.bytes);
+  SdmaQueue queue = new_queue();
+  memory().store(buffers, 7);
+  written = 2 * packets * sizeof(std::uint32_t);  // zeros are NOPs of one word
+  EXPECT_EQ(run(queue, 0ns).packets, packets);
+  EXPECT_TRUE(queue.busy());
+  memory().write_as<Timestamp>(large_ring + written, {0x20d, buffers, 0});
+  written += sizeof(Timestamp);
+  // What is left over goes on when it was due.
+  EXPECT_EQ(run(queue, 1ms).packets, packets);
+  EXPECT_EQ(run(queue, 2ms).packets, 1U);
+  EXPECT_FALSE(queue.busy());
+  EXPECT_EQ(memory().load(buffers), 0U);
 }
 
 TEST_F(SdmaQueueTest, DoorbellPastTheRingIsAFault) {

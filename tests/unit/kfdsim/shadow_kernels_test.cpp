@@ -150,5 +150,75 @@ TEST_F(ShadowLaunchTest, FillWhoseSizeWrapsAroundIsRefused) {
   EXPECT_NE(shadows.find("__amd_rocclr_fillBufferAligned")->run(&launch.launch()), 0);
 }
 
+/// Arguments of HIP's rectangular copies and two-dimensional fill.
+struct RectArguments {
+  std::uint64_t source;
+  std::uint64_t destination;
+  std::array<std::uint64_t, 2> padding;
+  std::array<std::uint64_t, 4> source_rect;
+  std::array<std::uint64_t, 4> destination_rect;
+  std::array<std::uint64_t, 4> size;
+};
+struct Fill2DArguments : FillArguments {
+  std::uint64_t height;
+  std::uint64_t pitch;
+};
+
+TEST_F(ShadowLaunchTest, WorkThatWouldNeverEndIsRefused) {
+  // All rows lie over one another.
+  const RectArguments rect{word_address, word_address, {}, {}, {}, {1, ~0ULL, ~0ULL, 4}};
+  packet.grid_size = {0xffffffff, 0xffffffff, 0xffffffff};
+  for (const char* name : {"__amd_rocclr_copyBufferRect", "__amd_rocclr_copyBufferRectAligned"}) {
+    ASSERT_TRUE(memory.write_as(arguments_address, rect));
+    ShadowLaunch launch(memory, packet);
+    EXPECT_NE(shadows.find(name)->run(&launch.launch()), 0) << name;
+  }
+  const Fill2DArguments fill{{{word_address, 0, 0, 0}, arguments_address, 1, 0, 1}, 0xffffffff, 0};
+  ASSERT_TRUE(memory.write_as(arguments_address, fill));
+  ShadowLaunch launch(memory, packet);
+  EXPECT_NE(shadows.find("__amd_rocclr_fillBufferAligned2D")->run(&launch.launch()), 0);
+}
+
+TEST_F(ShadowLaunchTest, FillRepeatsItsPatternToTheEnd) {
+  constexpr std::uint64_t target = 0x20000000;
+  constexpr std::uint64_t patterns = 50'001;
+  constexpr std::uint64_t bytes = 3 * patterns;
+  map(memory, target, 1 << 18);
+  memory.write_as(word_address, std::array<char, 3>{'a', 'b', 'c'});
+  const FillArguments fill{{target, 0, 0, 0}, word_address, 3, 1, patterns};
+  ASSERT_TRUE(memory.write_as(arguments_address, fill));
+  packet.grid_size = {1 << 20, 1, 1};
+  ShadowLaunch launch(memory, packet);
+  ASSERT_EQ(shadows.find("__amd_rocclr_fillBufferAligned")->run(&launch.launch()), 0);
+  std::string got(bytes + 2, 'x');
+  ASSERT_TRUE(memory.read(target, std::as_writable_bytes(std::span(got))));
+  EXPECT_EQ(got.front(), 0);
+  EXPECT_EQ(got.back(), 0);
+  for (std::uint64_t i = 0; i < bytes; ++i) ASSERT_EQ(got[i + 1], "abc"[i % 3]) << i;
+}
+
+TEST_F(ShadowLaunchTest, MemoryThatHasToBeCopiedIsBounded) {
+  constexpr std::uint64_t half = ShadowLaunch::max_staged_bytes / 2 + 4096;
+  constexpr std::uint64_t two_buffers = 0x100000000;
+  map(memory, two_buffers, half);
+  map(memory, two_buffers + half, half);
+  ShadowLaunch launch(memory, packet);
+  EXPECT_EQ(launch.launch().write(&launch.launch(), two_buffers, 2 * half), nullptr);
+  EXPECT_TRUE(launch.too_large());
+  EXPECT_EQ(launch.unreachable(), two_buffers);
+  ShadowLaunch small(memory, packet);
+  EXPECT_NE(small.launch().write(&small.launch(), two_buffers + half - 8, 16), nullptr);
+  EXPECT_FALSE(small.too_large());
+}
+
+TEST(DispatchPacketTest, WorkgroupsDoNotWrapAround) {
+  DispatchPacket large;
+  large.workgroup_size = {1, 1, 1};
+  large.grid_size = {1U << 31, 1U << 31, 4};
+  EXPECT_EQ(large.workgroups(), ~0ULL);
+  large.grid_size = {1U << 31, 1U << 31, 1};
+  EXPECT_EQ(large.workgroups(), 1ULL << 62);
+}
+
 }  // namespace
 }  // namespace eclip::kfdsim
