@@ -103,6 +103,8 @@ void FileServer::open_device(const FuseRequest& request) {
   if (client == nullptr || !client->has_thread(static_cast<pid_t>(request.header.pid))) {
     return connection_.reply_errno(request.header.unique, ESTALE);
   }
+  // A reset that is due by now happens before.
+  if (!is_render(node)) gpu_.poll();
   if (!is_render(node) && gpu_.is_resetting()) {
     return connection_.reply_errno(request.header.unique, EAGAIN);
   }
