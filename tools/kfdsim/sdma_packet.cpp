@@ -40,7 +40,7 @@ QueueFault unknown(std::string text) {
 using Decoded = std::variant<SdmaPacket, QueueFault>;
 
 SdmaPacket packet(std::size_t words, decltype(SdmaPacket::body) body) {
-  return {words * sizeof(std::uint32_t), std::move(body)};
+  return {words * sizeof(std::uint32_t), body};
 }
 
 /// Needs all 13 words. The element size is 2^n bytes; pitches are stored less one.

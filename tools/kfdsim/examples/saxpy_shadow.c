@@ -1,4 +1,4 @@
-/* What saxpy.cpp's kernel computes, for kfdsim (--shadow). */
+/* What saxpy.hip's kernel computes, for kfdsim (--shadow). */
 #include "shadow_kernel.h"
 
 static int run_saxpy(const kfdsim_launch* launch) {

@@ -1,6 +1,6 @@
 // A HIP program like any other, for trying kfdsim:
 //
-//   hipcc --offload-arch=gfx906 tools/kfdsim/examples/saxpy.cpp -o saxpy
+//   hipcc --offload-arch=gfx906 tools/kfdsim/examples/saxpy.hip -o saxpy
 //   kfdsim run -- ./saxpy                                # the kernel computes nothing
 //   gcc -shared -fPIC -Itools/kfdsim tools/kfdsim/examples/saxpy_shadow.c -o saxpy_shadow.so
 //   kfdsim run --shadow saxpy_shadow.so -- ./saxpy       # its shadow computes the result
