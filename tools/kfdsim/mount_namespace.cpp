@@ -110,6 +110,20 @@ Result<void> write_all(const fs::path& below, std::span<const StaticSysFile> fil
   return {};
 }
 
+/// libhsakmt reads the caches of each CPU and fails when the kernel tells of none, as on many
+/// virtual machines. There, each CPU gets one.
+Result<void> give_cpus_caches() {
+  std::error_code error;
+  for (std::uint32_t cpu = 0;; ++cpu) {
+    const fs::path directory = fmt::format("/sys/devices/system/cpu/cpu{}", cpu);
+    if (!fs::exists(directory, error)) return {};
+    if (fs::exists(directory / "cache/index0", error)) continue;
+    const auto keep = [](std::string_view name) { return name != "cache"; };
+    if (auto covered = cover(directory, keep); !covered) return covered;
+    if (auto done = write_all(directory / "cache/index0", cpu_cache_files(cpu)); !done) return done;
+  }
+}
+
 }  // namespace
 
 Result<void> enter_private_namespace() {
@@ -177,7 +191,8 @@ Result<void> replace_sys(const SysFiles& files) {
   const fs::path modules = "/sys/module";
   const auto keep_module = [](std::string_view name) { return name != "amdgpu"; };
   if (auto covered = cover(modules, keep_module); !covered) return covered;
-  return write_file(modules / "amdgpu/initstate", "live\n");
+  if (auto done = write_file(modules / "amdgpu/initstate", "live\n"); !done) return done;
+  return give_cpus_caches();
 }
 
 Result<void> replace_file(const fs::path& file, const std::string& content) {

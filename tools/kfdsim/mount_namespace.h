@@ -32,7 +32,8 @@ struct SysFiles {
   std::span<const StaticSysFile> pci_device;
 };
 /// Puts a tmpfs over /sys/devices/virtual, /sys/class and /sys/module, with what was there, and
-/// adds the KFD, the GPU's PCI device with its two DRM nodes, and the driver's module.
+/// adds the KFD, the GPU's PCI device with its two DRM nodes, the driver's module, and, where the
+/// kernel tells of none, a cache for each CPU.
 Result<void> replace_sys(const SysFiles& files);
 
 /// Lets COMMAND see `content` in place of a file that exists; does nothing when it does not.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <string_view>
 #include <utility>
@@ -169,6 +170,26 @@ std::vector<StaticSysFile> pci_device_files(const model::GpuDescription& gpu) {
           {"hwmon/hwmon0/name", "amdgpu\n"},
           // No voltage is simulated, but rocm-smi does not start without its label.
           {"hwmon/hwmon0/in0_label", "vddgfx\n"}};
+}
+
+std::vector<StaticSysFile> cpu_cache_files(std::uint32_t cpu) {
+  // What the processor itself says; where it does not, what most have.
+  const auto asked = [](int name, std::uint64_t otherwise) {
+    const long value = ::sysconf(name);
+    return value > 0 ? static_cast<std::uint64_t>(value) : otherwise;
+  };
+  std::string map = fmt::format("{:08x}", 1U << cpu % 32);
+  for (std::uint32_t word = 0; word < cpu / 32; ++word) map += ",00000000";
+  return {
+      {"level", "1\n"},
+      {"type", "Data\n"},
+      {"size", fmt::format("{}K\n", asked(_SC_LEVEL1_DCACHE_SIZE, 32768) / 1024)},
+      {"coherency_line_size", fmt::format("{}\n", asked(_SC_LEVEL1_DCACHE_LINESIZE, 64))},
+      {"ways_of_associativity", fmt::format("{}\n", asked(_SC_LEVEL1_DCACHE_ASSOC, 8))},
+      {"physical_line_partition", "1\n"},
+      {"shared_cpu_map", map + "\n"},
+      {"shared_cpu_list", fmt::format("{}\n", cpu)},
+  };
 }
 
 std::string amdgpu_ids(const model::GpuDescription& gpu) {

@@ -28,6 +28,8 @@ inline constexpr const char* pci_address = "0000:03:00.0";
 
 /// Below the GPU's PCI device.
 std::vector<StaticSysFile> pci_device_files(const model::GpuDescription& gpu);
+/// Below a CPU's cache/index0: its first-level data cache, its own.
+std::vector<StaticSysFile> cpu_cache_files(std::uint32_t cpu);
 /// A table for libdrm in which the GPU's name ends in "(simulated)"; tools that print a GPU's name
 /// have it from there.
 std::string amdgpu_ids(const model::GpuDescription& gpu);
