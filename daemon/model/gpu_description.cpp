@@ -10,6 +10,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "ipc/read_file.h"
+
 namespace eclip::model {
 namespace {
 
@@ -155,14 +157,14 @@ void read_topology(TableReader table, GpuDescription::Topology& topology) {
 
 Result<GpuDescription> load_gpu_description(const std::filesystem::path& file) {
   const std::string where = "GPU description " + file.string();
+  const auto content = read_file(file);
+  if (!content) return fail(content.error(), where);
   toml::table root;
   try {
-    root = toml::parse_file(file.string());
+    root = toml::parse(*content, file.string());
   } catch (const toml::parse_error& error) {
-    // toml++ reports a file that cannot be opened in the same way, at line 0.
-    const auto line = error.source().begin.line;
-    return fail(Errc::malformed, where + (line > 0 ? ", line " + std::to_string(line) : "") + ": " +
-                                     std::string(error.description()));
+    return fail(Errc::malformed, where + ", line " + std::to_string(error.source().begin.line) +
+                                     ": " + std::string(error.description()));
   }
   std::optional<Error> error;
   GpuDescription gpu;

@@ -3,10 +3,11 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
+
+#include "ipc/read_file.h"
 
 namespace eclip::model {
 namespace {
@@ -153,10 +154,9 @@ Profile read_profile(const Json& root) {
 
 Result<Profile> load_profile(const std::filesystem::path& file) {
   const std::string where = "profile " + file.string();
-  std::ifstream stream(file);
-  if (!stream)
-    return fail(Errc::not_found, where + ": cannot be opened; check the path and its permissions");
-  const Json root = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  const auto content = read_file(file);
+  if (!content) return fail(content.error(), where);
+  const Json root = Json::parse(*content, nullptr, /*allow_exceptions=*/false);
   if (root.is_discarded())
     return fail(Errc::malformed, where + ": is not complete JSON; copy or measure it again");
   try {

@@ -315,6 +315,14 @@ int hip_stream_write(const kfdsim_launch* launch) {
   return 0;
 }
 
+std::optional<Transfer> hip_stream_write_transfer(const kfdsim_launch* launch) {
+  const auto arguments = arguments_of<HipStreamWrite>(launch);
+  if (!arguments) return std::nullopt;
+  const bool is_32 = arguments->word32 != 0;
+  return Transfer{std::nullopt, is_32 ? arguments->word32 : arguments->word64,
+                  is_32 ? std::uint64_t{4} : std::uint64_t{8}};
+}
+
 // ROCr writes the arguments of its next kernels over those of kernels whose packets have left the
 // ring, whether they have ended or not.
 template <class Arguments>
@@ -334,7 +342,7 @@ constexpr std::array table{
                {hip_copy_rect<RectUnit::stated>, hip_rect_transfer<RectUnit::stated>}},
     BlitKernel{"__amd_rocclr_fillBufferAligned", {hip_fill, hip_fill_transfer}},
     BlitKernel{"__amd_rocclr_fillBufferAligned2D", {hip_fill_2d, hip_fill_2d_transfer}},
-    BlitKernel{"__amd_rocclr_streamOpsWrite", {hip_stream_write, nullptr}},
+    BlitKernel{"__amd_rocclr_streamOpsWrite", {hip_stream_write, hip_stream_write_transfer}},
 };
 
 struct RocrShader {
@@ -354,6 +362,25 @@ constexpr std::array<RocrShader, 3> rocr_shaders{{
 
 std::span<const BlitKernel> blit_kernels() {
   return table;
+}
+
+bool StreamWait::holds(std::uint64_t word) const {
+  // The 32-bit kernel compares 32 bits.
+  const std::uint64_t width = word32 != 0 ? UINT32_MAX : UINT64_MAX;
+  const std::uint64_t seen = word & mask & width;
+  const std::uint64_t wanted = value & width;
+  switch (comparison) {
+    case greater_or_equal:
+      return seen >= wanted;
+    case equal:
+      return seen == wanted;
+    case bits_and:
+      return (seen & wanted) != 0;
+    case bits_nor:
+      return (~(seen | wanted) & mask & width) != 0;
+    default:
+      return false;
+  }
 }
 
 std::uint64_t fingerprint(std::span<const std::byte> code) {

@@ -23,7 +23,8 @@ struct Unit {
 constexpr std::array<Unit, 4> time_units{{{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}}};
 constexpr std::array<Unit, 4> size_units{
     {{"B", 1}, {"KiB", 1024}, {"MiB", 1024 * 1024}, {"GiB", 1024.0 * 1024 * 1024}}};
-constexpr double most = 9e18;  // what a 64-bit number holds
+constexpr double most_ns = 9e18;                          // what a 64-bit number holds
+constexpr double most_bytes = 1024.0 * 1024 * (1 << 30);  // what a GPU addresses
 
 /// What has been read of a specification, and what goes wrong with it.
 class Fields {
@@ -56,13 +57,14 @@ class Fields {
 
   Result<void> time(std::string_view key, DeviceTime& to) const {
     double ns = 0;
-    auto read = quantity(key, time_units, "a time such as 5ms or 1.5s", ns);
+    auto read = quantity(key, time_units, most_ns, "a time such as 5ms or 1.5s", ns);
     if (read) to = DeviceTime(std::llround(ns));
     return read;
   }
   Result<void> size(std::string_view key, std::uint64_t& to) const {
     double bytes = 0;
-    auto read = quantity(key, size_units, "a size such as 64MiB or 1GiB", bytes);
+    auto read = quantity(key, size_units, most_bytes,
+                         "a size such as 64MiB or 1GiB, at most 1048576GiB", bytes);
     if (read) to = static_cast<std::uint64_t>(bytes);
     return read;
   }
@@ -103,8 +105,8 @@ class Fields {
                 fmt::format("{}={}: give {}", key, values_.at(key), wanted));
   }
 
-  Result<void> quantity(std::string_view key, std::span<const Unit> units, std::string_view wanted,
-                        double& to) const {
+  Result<void> quantity(std::string_view key, std::span<const Unit> units, double most,
+                        std::string_view wanted, double& to) const {
     if (!has(key)) return {};
     const std::string_view value = text(key);
     const auto [end, error] = std::from_chars(value.begin(), value.end(), to);

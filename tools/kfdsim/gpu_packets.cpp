@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 
+#include "tools/kfdsim/blit_kernels.h"
 #include "tools/kfdsim/gpu.h"
 #include "tools/replay/replay_kernel.h"
 
@@ -18,6 +19,8 @@ namespace {
 // GPU addresses have 47 bits; above them, a model::SignalAddress holds the address space + 1.
 constexpr unsigned address_space_shift = 48;
 constexpr std::uint64_t address_mask = (1ULL << address_space_shift) - 1;
+// A wait for a value in memory is a dependency on its arguments' address with this bit.
+constexpr std::uint64_t stream_wait_bit = 1ULL << 47;
 
 model::SignalAddress global_address(const GpuContext& context, std::uint64_t signal) {
   return (std::uint64_t{context.address_space} + 1) << address_space_shift | signal;
@@ -41,6 +44,18 @@ bool is_signal(const GpuContext& context, std::uint64_t signal) {
          context.memory.mapped(signal, sizeof(amd_signal_t));
 }
 
+/// nullopt when the arguments or the word are not mapped any more.
+std::optional<bool> stream_wait_holds(const GpuMemory& memory, std::uint64_t arguments) {
+  const auto wait = memory.read_as<StreamWait>(arguments);
+  if (!wait) return std::nullopt;
+  if (wait->word32 != 0) {
+    const auto word = memory.read_as<std::uint32_t>(wait->word32);
+    return word ? std::optional(wait->holds(*word)) : std::nullopt;
+  }
+  const auto word = memory.load(wait->word64);
+  return word ? std::optional(wait->holds(*word)) : std::nullopt;
+}
+
 }  // namespace
 
 std::optional<QueueFault> Gpu::prepare(GpuQueue& queue, const AqlPacket& packet,
@@ -55,6 +70,16 @@ std::optional<QueueFault> Gpu::prepare(GpuQueue& queue, const AqlPacket& packet,
     auto found = context.kernels.find(context.memory, *dispatch);
     if (auto* fault = std::get_if<QueueFault>(&found)) return std::move(*fault);
     auto& kernel = std::get<DispatchedKernel>(found);
+    if (kernel.waits) {
+      if (!context.memory.mapped(dispatch->kernarg_address, sizeof(StreamWait))) {
+        return unreachable(dispatch->kernarg_address, "the kernarg segment");
+      }
+      record.name = kernel.name;
+      record.barrier.dependencies[0] = stream_wait_bit | dispatch->kernarg_address;
+      out.kind = model::PacketKind::barrier_and;
+      out.dependencies[0] = global_address(context, record.barrier.dependencies[0]);
+      return std::nullopt;
+    }
     record.is_dispatch = true;
     record.dispatch = *dispatch;
     record.kernel = std::move(kernel);
@@ -99,15 +124,19 @@ std::int64_t Gpu::signal_value(model::SignalAddress signal) {
   const std::uint64_t space = (signal >> address_space_shift) - 1;
   const GpuContext& context = *contexts_[space];
   const std::uint64_t address = signal & address_mask;
-  if (const auto value = context.memory.load(value_address(address))) {
+  if ((address & stream_wait_bit) != 0) {
+    if (const auto holds = stream_wait_holds(context.memory, address & ~stream_wait_bit)) {
+      return *holds ? 0 : 1;
+    }
+  } else if (const auto value = context.memory.load(value_address(address))) {
     return static_cast<std::int64_t>(*value);
   }
   // The client freed the signal while barriers wait for it: these fault, and nobody else.
   for (const auto& [id, queue] : context.queues) {
     for (const auto& [index, packet] : queue->in_flight) {
       for (const std::uint64_t dependency : packet.barrier.dependencies) {
-        if (dependency == address)
-          fault(*queue, unreachable(address, "a signal that it waits for"));
+        if (dependency != address) continue;
+        fault(*queue, unreachable(address & ~stream_wait_bit, "what it waits for"));
       }
     }
   }

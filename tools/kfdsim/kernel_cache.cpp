@@ -114,6 +114,7 @@ std::variant<DispatchedKernel, QueueFault> KernelCache::find_code(GpuMemory& mem
   DispatchedKernel dispatched;
   dispatched.name = code.name;
   dispatched.shadow = code.shadow;
+  dispatched.waits = *code.name == stream_wait_kernel;
   dispatched.kernel = known_.times.find(*code.name, packet.workgroups(), work_items_of(packet));
   if (dispatched.kernel != nullptr) return dispatched;
   dispatched.estimated = true;

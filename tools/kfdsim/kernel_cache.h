@@ -31,6 +31,7 @@ struct DispatchedKernel {
   const ShadowKernel* shadow = nullptr;  ///< what computes its results, if anything does
   bool replay = false;                   ///< a replay kernel: its only effect is its time
   bool mixes = false;                    ///< its kernarg segment is a replay::MixKernarg
+  bool waits = false;                    ///< its kernarg segment is a StreamWait
   bool estimated = false;                ///< its time is an estimate, not a measured one
 };
 

@@ -114,14 +114,17 @@ Result<void> write_all(const fs::path& below, std::span<const StaticSysFile> fil
 /// virtual machines. There, each CPU gets one.
 Result<void> give_cpus_caches() {
   std::error_code error;
-  for (std::uint32_t cpu = 0;; ++cpu) {
+  const long cpus = ::sysconf(_SC_NPROCESSORS_CONF);
+  for (std::uint32_t cpu = 0; cpu < cpus; ++cpu) {
     const fs::path directory = fmt::format("/sys/devices/system/cpu/cpu{}", cpu);
-    if (!fs::exists(directory, error)) return {};
-    if (fs::exists(directory / "cache/index0", error)) continue;
+    if (!fs::exists(directory, error)) continue;
+    // Tells whether the kernel lists caches at all: then it lists those of every CPU.
+    if (fs::exists(directory / "cache/index0", error)) return {};
     const auto keep = [](std::string_view name) { return name != "cache"; };
     if (auto covered = cover(directory, keep); !covered) return covered;
     if (auto done = write_all(directory / "cache/index0", cpu_cache_files(cpu)); !done) return done;
   }
+  return {};
 }
 
 }  // namespace
@@ -139,10 +142,15 @@ Result<void> enter_private_namespace() {
 
 Result<void> replace_dev() {
   const auto keep = [](std::string_view name) {
-    return name != "kfd" && name != "dri" && name != "kfdsim";
+    return name != "kfd" && name != "dri" && name != "kfdsim" && name != "shm";
   };
   if (auto covered = cover("/dev", keep); !covered) return covered;
   std::error_code error;
+  // libhsakmt and rocm-smi keep files there that nobody removes when they are killed.
+  fs::create_directory("/dev/shm", error);
+  if (::mount("kfdsim", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") != 0) {
+    return fail_errno(errno, "cannot mount a tmpfs over /dev/shm");
+  }
   fs::create_directories(fuse_directory, error);
   if (auto done = link_file("kfdsim/fs/kfd", "/dev/kfd"); !done) return done;
   if (auto done = link_file("../kfdsim/fs/renderD128", "/dev/dri/renderD128"); !done) return done;

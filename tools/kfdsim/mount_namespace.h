@@ -22,8 +22,9 @@ inline constexpr const char* program_directory = "/dev/kfdsim/bin";
 /// the caller may not.
 Result<void> enter_private_namespace();
 
-/// Puts a tmpfs over /dev that has all that was there, and in place of any real GPU the
-/// symbolic links /dev/kfd and /dev/dri/renderD128 into fuse_directory, which is empty still.
+/// Puts a tmpfs over /dev that has all that was there but for the contents of /dev/shm, and in
+/// place of any real GPU the symbolic links /dev/kfd and /dev/dri/renderD128 into fuse_directory,
+/// which is empty still.
 Result<void> replace_dev();
 
 /// What the simulated GPU adds to /sys.

@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* description =
+    "kfdsim run [OPTIONS] -- COMMAND...\n\n"
     "Runs COMMAND on a machine with a simulated AMD GPU: the unmodified libhsakmt (and what is "
     "above it) finds /dev/kfd, the topology and a render node. Needs /dev/fuse, and root or user "
     "namespaces. Nothing outside COMMAND and its children sees the GPU. All figures are simulated.";
@@ -35,6 +36,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
   app.failure_message([](const CLI::App*, const CLI::Error& error) {
     return fmt::format("kfdsim: {} (kfdsim run --help explains the options)\n", error.what());
   });
+  app.set_version_flag("--version", "kfdsim " ECLIP_VERSION);
   CLI::App* run = app.add_subcommand("run", description);
   run->footer("COMMAND and its arguments come last, after --: kfdsim run -q -- rocminfo");
   run->add_option("--gpu", options.gpu, "GPU to simulate: a name in the data directory, or a file")
@@ -83,6 +85,9 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
   run->add_option("--seed", options.seed,
                   "Decides which calls and queues faults with a probability hit, and how long "
                   "changes of queues stall")
+      ->check([](const std::string& text) {
+        return text.starts_with('-') ? std::string("give a whole number from 0") : std::string();
+      })
       ->capture_default_str();
   // The command is cut off first: it is nobody's to interpret (CLI11 splits "[a,b]", for example).
   char** const end = argv + argc;
@@ -91,6 +96,7 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
     app.parse(static_cast<int>(separator - argv), argv);
   } catch (const CLI::ParseError& error) {
     const int status = app.exit(error);
+    if (status != 0 && separator == end) report("COMMAND comes after --: kfdsim run -- COMMAND...");
     return {std::nullopt, status == 0 ? 0 : exit_own_failure};
   }
   options.mapping = mappings.at(mapping);
@@ -116,18 +122,38 @@ std::vector<fs::path> data_directories(const std::optional<fs::path>& given) {
   return directories;
 }
 
+namespace {
+
+bool has_kfd(const model::GpuDescription& gpu) {
+  return gpu.topology.gfx_target_version != 0;
+}
+
+Result<model::GpuDescription> load_gpu(const fs::path& file) {
+  auto gpu = model::load_gpu_description(file);
+  if (!gpu || has_kfd(*gpu)) return gpu;
+  return fail(
+      Errc::unsupported,
+      fmt::format("{} describes a GPU that no amdgpu driver serves (its gfx_target_version is "
+                  "0), for the device model alone; take another, such as mi50",
+                  file.string()));
+}
+
+}  // namespace
+
 Result<model::GpuDescription> find_gpu(const std::string& name_or_file,
                                        const std::vector<fs::path>& directories) {
   std::error_code error;
   const bool is_path =
       name_or_file.find('/') != std::string::npos || name_or_file.ends_with(".toml");
-  if (is_path) return model::load_gpu_description(name_or_file);
+  if (is_path) return load_gpu(name_or_file);
   std::set<std::string> names;
   for (const fs::path& directory : directories) {
     const fs::path file = directory / "gpus" / (name_or_file + ".toml");
-    if (fs::exists(file, error)) return model::load_gpu_description(file);
+    if (fs::exists(file, error)) return load_gpu(file);
     for (const auto& entry : fs::directory_iterator(directory / "gpus", error)) {
-      if (entry.path().extension() == ".toml") names.insert(entry.path().stem());
+      if (entry.path().extension() != ".toml") continue;
+      const auto gpu = model::load_gpu_description(entry.path());
+      if (gpu && has_kfd(*gpu)) names.insert(entry.path().stem());
     }
   }
   if (names.empty()) {

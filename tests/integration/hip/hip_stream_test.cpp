@@ -191,5 +191,22 @@ TEST_F(Hip, StreamValuesAreWrittenAndWaitedFor) {
   ASSERT_HIP(hipFree(word));
 }
 
+TEST_F(Hip, AStreamWaitsForAValueInMemory) {
+  const Stream waiting;
+  const Stream writing;
+  const auto words = device_array<std::uint64_t>(1);
+  ASSERT_TRUE(words);
+  ASSERT_HIP(hipMemset(words.get(), 0, sizeof(std::uint64_t)));
+  ASSERT_HIP(hipDeviceSynchronize());
+  constexpr std::uint32_t all_bits = 0xFFFFFFFF;
+  ASSERT_HIP(hipStreamWaitValue32(waiting.get(), words.get(), 78, hipStreamWaitValueEq, all_bits));
+  // Another value, and copies of the other stream that complete meanwhile: the wait goes on.
+  ASSERT_HIP(hipStreamWriteValue32(writing.get(), words.get(), 77, 0));
+  ASSERT_HIP(hipStreamSynchronize(writing.get()));
+  EXPECT_EQ(hipStreamQuery(waiting.get()), hipErrorNotReady);
+  ASSERT_HIP(hipStreamWriteValue32(writing.get(), words.get(), 78, 0));
+  ASSERT_HIP(hipStreamSynchronize(waiting.get()));
+}
+
 }  // namespace
 }  // namespace eclip::test

@@ -202,6 +202,36 @@ TEST_F(KfdsimRun, BadOptionsAreNamed) {
   ChildProcess trace(with_kfdsim({"--trace", "/no/such/directory/trace"}, {"/bin/true"}));
   EXPECT_EQ(trace.wait(), 125);
   expect_one_line(trace.errors(), "/no/such/directory/trace");
+  for (const auto& [option, named] :
+       {std::pair{"--profile", "directory"}, {"--gpu", "directory"}}) {
+    ChildProcess run(with_kfdsim({option, "/tmp/"}, {"/bin/true"}));
+    EXPECT_EQ(run.wait(), 125);
+    expect_one_line(run.errors(), named);
+  }
+  ChildProcess without_driver(with_kfdsim({"--gpu", "h100"}, {"/bin/true"}));
+  EXPECT_EQ(without_driver.wait(), 125);
+  expect_one_line(without_driver.errors(), "amdgpu");
+  ChildProcess seed(with_kfdsim({"--seed", "-1"}, {"/bin/true"}));
+  EXPECT_EQ(seed.wait(), 125);
+  expect_one_line(seed.errors(), "--seed");
+}
+
+TEST_F(KfdsimRun, SharedMemoryFilesOfKilledProgramsGoWithTheNamespace) {
+  ChildProcess run(
+      with_kfdsim({"-q"}, {"/bin/sh", "-c", "ls -A /dev/shm; : > /dev/shm/kfdsim-test"}));
+  EXPECT_EQ(run.wait(), 0) << run.errors();
+  EXPECT_EQ(run.output(), "");
+  EXPECT_FALSE(std::filesystem::exists("/dev/shm/kfdsim-test"));
+}
+
+TEST_F(KfdsimRun, EveryCpuHasACache) {
+  ChildProcess run(with_kfdsim(
+      {"-q"},
+      {"/bin/sh", "-c",
+       "for cpu in /sys/devices/system/node/node0/cpu[0-9]*; do cat $cpu/cache/index0/level; "
+       "done | sort -u"}));
+  EXPECT_EQ(run.wait(), 0) << run.errors();
+  EXPECT_EQ(run.output(), "1\n");
 }
 
 TEST(KfdsimChecks, KernelWithoutPassthroughIsRefusedWithTheRemedy) {
@@ -226,6 +256,7 @@ TEST(KfdsimChecks, GpuThatIsNotThereListsThoseThatAre) {
   const auto missing = kfdsim::find_gpu("nothing", {ECLIP_DATA_DIR});
   ASSERT_FALSE(missing);
   EXPECT_NE(missing.error().message().find("mi50"), std::string::npos);
+  EXPECT_EQ(missing.error().message().find("h100"), std::string::npos) << "it has no KFD";
   EXPECT_TRUE(kfdsim::find_gpu("mi50", {ECLIP_DATA_DIR}));
 }
 

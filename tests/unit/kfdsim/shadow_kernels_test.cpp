@@ -1,4 +1,5 @@
 #include "tools/kfdsim/shadow_kernels.h"
+#include "tools/kfdsim/blit_kernels.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -209,6 +210,26 @@ TEST_F(ShadowLaunchTest, MemoryThatHasToBeCopiedIsBounded) {
   ShadowLaunch small(memory, packet);
   EXPECT_NE(small.launch().write(&small.launch(), two_buffers + half - 8, 16), nullptr);
   EXPECT_FALSE(small.too_large());
+}
+
+TEST(StreamWaitTest, ComparesTheMaskedWord) {
+  StreamWait wait{.word32 = 8, .word64 = 0, .value = 0x10, .comparison = 0, .mask = 0xFF};
+  EXPECT_TRUE(wait.holds(0x110));
+  EXPECT_FALSE(wait.holds(0x10F));
+  wait.comparison = StreamWait::equal;
+  EXPECT_TRUE(wait.holds(0x310));
+  EXPECT_FALSE(wait.holds(0x311));
+  wait.comparison = StreamWait::bits_and;
+  EXPECT_TRUE(wait.holds(0x31));
+  EXPECT_FALSE(wait.holds(0x21));
+  wait.comparison = StreamWait::bits_nor;
+  EXPECT_TRUE(wait.holds(0xEE));
+  EXPECT_FALSE(wait.holds(0xEF));
+  wait.comparison = 7;
+  EXPECT_FALSE(wait.holds(0x10)) << "an unknown comparison";
+  StreamWait wide{.word32 = 0, .word64 = 8, .value = 1ULL << 40, .comparison = 0, .mask = ~0ULL};
+  EXPECT_TRUE(wide.holds(1ULL << 40));
+  EXPECT_FALSE(wide.holds(UINT32_MAX));
 }
 
 TEST(DispatchPacketTest, WorkgroupsDoNotWrapAround) {
