@@ -149,8 +149,12 @@ void ComputeUnits::pass_to(DeviceTime now, std::vector<std::unique_ptr<Residency
 void ComputeUnits::set_alone_time(Residency& kernel) const {
   double overload = 0;
   auto held = kernel.held.begin();
-  for (const std::uint32_t group : groups_.groups_of(kernel.mask))
-    overload += *held++ * lines_[group].overload();
+  for (const std::uint32_t group : groups_.groups_of(kernel.mask)) {
+    const double load = lines_[group].load();
+    const double own = *held / groups_.group_sizes()[group] * kernel.occupancy.load;
+    // Workgroups meet others by chance before a CU's throughput is exceeded.
+    overload += *held++ * std::max({0.0, load - 1, own * (load - own)});
+  }
   overload /= kernel.effective_cus;
   if (kernel.timed_cus != kernel.effective_cus) {
     kernel.timed_cus = kernel.effective_cus;

@@ -58,8 +58,8 @@ void GroupLine::deal(double cus, std::vector<Residency*>& touched) {
     place.kernel->held[place.index] = part * cus;
     touch(*place.kernel, touched);
   }
-  const double overload = std::max(0.0, left_before(holders_).load - 1);
-  if (std::exchange(overload_, overload) == overload) return;
+  const double load = left_before(holders_).load;
+  if (std::exchange(load_, load) == load) return;
   for (std::size_t at = 0; at < first; ++at) touch(*places_[at].kernel, touched);
 }
 

@@ -26,8 +26,8 @@ class GroupLine {
   /// difference to `touched`, unless they are.
   void deal(double cus, std::vector<Residency*>& touched);
 
-  /// What the kernels load the group with beyond its throughput.
-  [[nodiscard]] double overload() const { return overload_; }
+  /// What the kernels load the group's throughput with.
+  [[nodiscard]] double load() const { return load_; }
 
  private:
   struct Left {
@@ -50,7 +50,7 @@ class GroupLine {
   std::vector<Place> places_;
   std::size_t holders_ = 0;  // places that may hold something; all before the others
   std::size_t deal_from_ = nowhere;
-  double overload_ = 0;
+  double load_ = 0;
 };
 
 }  // namespace eclip::model

@@ -42,7 +42,7 @@ TEST_F(GroupLineTest, EachTakesWhatEarlierOnesLeave) {
   EXPECT_EQ(deal(), (Arrivals{1, 2}));
   EXPECT_DOUBLE_EQ(kernels[0].held[0], 8);
   EXPECT_DOUBLE_EQ(kernels[1].held[0], 4);
-  EXPECT_DOUBLE_EQ(line.overload(), 0);
+  EXPECT_DOUBLE_EQ(line.load(), 1);
 }
 
 TEST_F(GroupLineTest, OnFullCusAnArrivalConcernsNobody) {
@@ -63,12 +63,12 @@ TEST_F(GroupLineTest, AnEndConcernsThoseBehindUpToTheOneThatTakesTheRest) {
   EXPECT_EQ(deal(), (Arrivals{3}));
 }
 
-TEST_F(GroupLineTest, AnOverloadConcernsEarlierOnesToo) {
+TEST_F(GroupLineTest, AChangeOfLoadConcernsEarlierOnesToo) {
   line.join(arrive(0.5, 0.75), 0);
   deal();
   line.join(arrive(0.5, 0.75), 0);
   EXPECT_EQ(deal(), (Arrivals{2, 1}));
-  EXPECT_DOUBLE_EQ(line.overload(), 0.5);
+  EXPECT_DOUBLE_EQ(line.load(), 1.5);
 }
 
 TEST_F(GroupLineTest, AnEarlierOneThatMovesHereTakesFromLaterOnes) {
