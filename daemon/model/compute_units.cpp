@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "daemon/model/packet_queue.h"
@@ -16,64 +17,111 @@ constexpr double no_cus = 1e-6;
 /// No share of the memory bandwidth: a rate is to be computed anew.
 constexpr double out_of_date = -1;
 
+/// llround, of what is not negative, without a call: every event does it for many kernels.
+DeviceTime rounded(double ns) {
+  const auto whole = static_cast<DeviceTime::rep>(ns);
+  return DeviceTime(ns - static_cast<double>(whole) < 0.5 ? whole : whole + 1);
+}
+
+constexpr auto arrived_before = [](const Residency* left, const Residency* right) {
+  return left->arrival < right->arrival;
+};
+
 }  // namespace
 
 void ComputeUnits::arrive(QueueId queue, PacketQueue& owner, Packet packet) {
   groups_.acquire(owner.mask);
-  Entry& entry = entries_.emplace_back();
   if (spare_.empty()) {
-    entry.kernel = std::make_unique<Residency>();
+    kernels_.push_back(std::make_unique<Residency>());
   } else {
-    entry.kernel = std::move(spare_.back());
+    kernels_.push_back(std::move(spare_.back()));
     spare_.pop_back();
   }
-  Residency& kernel = *entry.kernel;
+  Residency& kernel = *kernels_.back();
   kernel.queue = queue;
   kernel.owner = &owner;
   kernel.packet = std::move(packet);
-  kernel.started = false;
-  kernel.rate = 0;
-  entry.mask = owner.mask;
-  place(entry);
-  take_free(entry);
-  changed_ = true;
+  kernel.arrival = ++arrivals_;
+  kernel.mask = owner.mask;
+  place(kernel);
 }
 
-void ComputeUnits::place(Entry& entry) {
-  Residency& kernel = *entry.kernel;
-  kernel.occupancy = occupancies_.find(kernel.packet.kernel, groups_.cus_in(entry.mask));
+void ComputeUnits::place(Residency& kernel) {
+  kernel.started = false;
+  kernel.occupancy = occupancies_.find(kernel.packet.kernel, groups_.cus_in(kernel.mask));
   kernel.last_wave = kernel.occupancy.last_work >= 1;
   kernel.remaining = kernel.last_wave ? 1 : 1 - kernel.occupancy.last_work;
+  kernel.rate = 0;
+  kernel.phase_end = never;
+  kernel.effective_cus = 0;
   kernel.timed_cus = -1;
-  kernel.held.assign(groups_.groups_of(entry.mask).size(), 0.0);
-  entry.fresh = true;
+  if (partition_ == groups_.partition_number())
+    join_lines(kernel);
+  else
+    changed_ = true;  // all kernels join the lines of the new partition
 }
 
-void ComputeUnits::slots_changed(CuGroups::MaskSlot mask) {
-  changed_ = true;
-  // With a new partition all slots are dealt out anew.
+void ComputeUnits::join_lines(Residency& kernel) {
+  const auto groups = groups_.groups_of(kernel.mask);
+  kernel.held.assign(groups.size(), 0.0);
+  for (std::size_t index = 0; index < groups.size(); ++index)
+    if (lines_[groups[index]].join(kernel, index)) to_deal_.push_back(groups[index]);
+}
+
+void ComputeUnits::leave_lines(const Residency& kernel) {
+  // Lines of an old partition go as a whole.
   if (partition_ != groups_.partition_number()) return;
-  for (const std::uint32_t group : groups_.groups_of(mask)) shares_[group].changed = Change::slots;
+  for (const std::uint32_t group : groups_.groups_of(kernel.mask))
+    if (lines_[group].leave(kernel)) to_deal_.push_back(group);
+}
+
+void ComputeUnits::slots_changed(const Residency& kernel) {
+  if (partition_ != groups_.partition_number()) return;
+  for (const std::uint32_t group : groups_.groups_of(kernel.mask))
+    if (lines_[group].changed(kernel)) to_deal_.push_back(group);
+}
+
+void ComputeUnits::follow_groups() {
+  if (partition_ == groups_.partition_number()) return;
+  partition_ = groups_.partition_number();
+  lines_.assign(groups_.group_sizes().size(), {});
+  for (const auto& kernel : kernels_) join_lines(*kernel);
+  to_deal_.clear();
+  for (std::uint32_t group = 0; group < lines_.size(); ++group) {
+    lines_[group].deal_all();
+    to_deal_.push_back(group);
+  }
+}
+
+std::unique_ptr<Residency> ComputeUnits::remove(const Residency& kernel) {
+  leave_lines(kernel);
+  groups_.release(kernel.mask);
+  const auto place = std::lower_bound(
+      kernels_.begin(), kernels_.end(), kernel.arrival,
+      [](const auto& other, std::uint64_t arrival) { return other->arrival < arrival; });
+  std::unique_ptr<Residency> removed = std::move(*place);
+  kernels_.erase(place);
+  return removed;
 }
 
 void ComputeUnits::drop(QueueId queue) {
-  std::erase_if(entries_, [&](const Entry& entry) {
-    if (entry.kernel->queue != queue) return false;
-    slots_changed(entry.mask);
-    groups_.release(entry.mask);
+  std::erase_if(running_, [queue](const Residency* kernel) { return kernel->queue == queue; });
+  std::erase_if(kernels_, [&](const std::unique_ptr<Residency>& kernel) {
+    if (kernel->queue != queue) return false;
+    leave_lines(*kernel);
+    groups_.release(kernel->mask);
+    changed_ = true;
     return true;
   });
 }
 
 void ComputeUnits::move_waiting(QueueId queue, CuGroups::MaskSlot mask) {
-  for (Entry& entry : entries_) {
-    if (entry.kernel->queue != queue || entry.kernel->started) continue;
-    slots_changed(entry.mask);
-    slots_changed(mask);
+  for (const auto& kernel : kernels_) {
+    if (kernel->queue != queue || kernel->started) continue;
+    leave_lines(*kernel);
     groups_.acquire(mask);
-    groups_.release(entry.mask);
-    entry.mask = mask;
-    place(entry);
+    groups_.release(std::exchange(kernel->mask, mask));
+    place(*kernel);
   }
 }
 
@@ -81,107 +129,45 @@ void ComputeUnits::pass_to(DeviceTime now, std::vector<std::unique_ptr<Residency
   std::move(completed.begin(), completed.end(), std::back_inserter(spare_));
   completed.clear();
   if (next_change_ > now) return;
-  bool any_complete = false;
-  for (Entry& entry : entries_) {
-    if (entry.phase_end > now) continue;
-    slots_changed(entry.mask);
-    Residency& kernel = *entry.kernel;
-    if (kernel.last_wave) {
-      any_complete = true;
-      continue;
+  std::erase_if(running_, [&](Residency* kernel) {
+    if (kernel->phase_end > now) return false;
+    changed_ = true;
+    if (kernel->last_wave) {
+      completed.push_back(remove(*kernel));
+      return true;
     }
-    kernel.last_wave = true;
-    kernel.remaining = kernel.occupancy.last_work;
-    kernel.updated = now;
-    kernel.rate = 0;
-    entry.fresh = true;
-    entry.phase_end = DeviceTime::max();
-  }
-  if (!any_complete) return;
-  std::erase_if(entries_, [&](Entry& entry) {
-    if (entry.phase_end > now) return false;
-    groups_.release(entry.mask);
-    completed.push_back(std::move(entry.kernel));
-    return true;
+    kernel->last_wave = true;
+    kernel->remaining = kernel->occupancy.last_work;
+    kernel->updated = now;
+    kernel->rate = 0;
+    kernel->phase_end = never;
+    slots_changed(*kernel);
+    return false;
   });
 }
 
-void ComputeUnits::follow_groups() {
-  if (partition_ == groups_.partition_number()) return;
-  partition_ = groups_.partition_number();
-  shares_.assign(groups_.group_sizes().size(), {1, 0, Change::slots});
-  for (Entry& entry : entries_)
-    entry.kernel->held.assign(groups_.groups_of(entry.mask).size(), 0.0);
-}
-
-void ComputeUnits::take_free(Entry& entry) {
-  if (partition_ != groups_.partition_number()) return;
-  Residency& kernel = *entry.kernel;
-  const double slots = kernel.slots();
-  std::size_t index = 0;
-  for (const std::uint32_t group : groups_.groups_of(entry.mask)) {
-    Group& share = shares_[group];
-    double& held = kernel.held[index++];
-    if (share.changed == Change::slots) continue;
-    const double part = share.take(slots, kernel.occupancy.load);
-    held = part * groups_.group_sizes()[group];
-    // Others on the group are slower only where its load exceeds its throughput.
-    if (part != 0 && share.load > 1) share.changed = Change::load;
-  }
-}
-
-void ComputeUnits::take_slots(Entry& entry) {
-  Residency& kernel = *entry.kernel;
-  const double slots = kernel.slots();
-  kernel.effective_cus = 0;
-  auto held = kernel.held.begin();
-  for (const std::uint32_t group : groups_.groups_of(entry.mask)) {
-    Group& share = shares_[group];
-    if (share.changed == Change::slots)
-      *held = share.take(slots, kernel.occupancy.load) * groups_.group_sizes()[group];
-    kernel.effective_cus += *held++;
-  }
-  if (kernel.effective_cus < no_cus) kernel.effective_cus = 0;
-}
-
-void ComputeUnits::find_touched() {
-  for (Group& share : shares_) {
-    if (share.changed != Change::slots) continue;
-    share.free = 1;
-    share.load = 0;
-  }
-  touched_.clear();
-  for (Entry& entry : entries_) {
-    const auto groups = groups_.groups_of(entry.mask);
-    if (!entry.fresh && std::none_of(groups.begin(), groups.end(), [this](std::uint32_t group) {
-          return shares_[group].changed != Change::none;
-        }))
-      continue;
-    take_slots(entry);
-    touched_.push_back(&entry);
-  }
-}
-
-void ComputeUnits::set_alone_time(Entry& entry) const {
-  Residency& kernel = *entry.kernel;
+void ComputeUnits::set_alone_time(Residency& kernel) const {
   double overload = 0;
   auto held = kernel.held.begin();
-  for (const std::uint32_t group : groups_.groups_of(entry.mask))
-    overload += *held++ * std::max(0.0, shares_[group].load - 1);
+  for (const std::uint32_t group : groups_.groups_of(kernel.mask)) {
+    const double load = lines_[group].load();
+    const double own = *held / groups_.group_sizes()[group] * kernel.occupancy.load;
+    // Workgroups meet others by chance before a CU's throughput is exceeded.
+    overload += *held++ * std::max({0.0, load - 1, own * (load - own)});
+  }
   overload /= kernel.effective_cus;
   if (kernel.timed_cus != kernel.effective_cus) {
     kernel.timed_cus = kernel.effective_cus;
-    kernel.time_us = time_on(entry, kernel.effective_cus);
+    kernel.time_us = time_on(kernel, kernel.effective_cus);
   }
   kernel.alone_us = kernel.time_us * (1 + overload * (1 - gpu_.timing.overlap_gain));
   const double speed = kernel.occupancy.full_us / kernel.alone_us;
-  entry.bandwidth = kernel.occupancy.memory * speed;
-  entry.busy_cus = kernel.slots() * speed * groups_.cus_in(entry.mask);
+  kernel.bandwidth = kernel.occupancy.memory * speed;
+  kernel.busy_cus = kernel.slots() * speed * groups_.cus_in(kernel.mask);
 }
 
-double ComputeUnits::time_on(const Entry& entry, double cus) const {
-  const Residency& kernel = *entry.kernel;
-  if (cus > groups_.cus_in(entry.mask) - no_cus) return kernel.occupancy.full_us;
+double ComputeUnits::time_on(const Residency& kernel, double cus) const {
+  if (cus > groups_.cus_in(kernel.mask) - no_cus) return kernel.occupancy.full_us;
   const Kernel& curve = *kernel.packet.kernel;
   const double smooth_us = curve.time_us(cus) * kernel.occupancy.rounding;
   // The last round of workgroups is as long on fewer CUs, however few workgroups it has.
@@ -189,74 +175,82 @@ double ComputeUnits::time_on(const Entry& entry, double cus) const {
   return std::max(smooth_us, curve.time_on_mask_us(static_cast<std::uint32_t>(cus)));
 }
 
-void ComputeUnits::set_rate(Entry& entry, DeviceTime now, double rate) const {
-  Residency& kernel = *entry.kernel;
+void ComputeUnits::set_rate(Residency& kernel, DeviceTime now, double rate) const {
   // An unchanged rate keeps the phase's end exactly where it is.
   if (rate == kernel.rate) return;
   kernel.remaining -= kernel.rate * static_cast<double>((now - kernel.updated).count());
   kernel.remaining = std::max(kernel.remaining, 0.0);
   kernel.updated = now;
   kernel.rate = rate;
-  entry.phase_end =
-      rate > 0 ? now + DeviceTime(std::llround(kernel.remaining / rate)) : DeviceTime::max();
+  kernel.phase_end = rate > 0 ? now + rounded(kernel.remaining / rate) : never;
 }
 
 void ComputeUnits::set_rates(DeviceTime now, double bandwidth) {
-  for (Entry* entry : touched_) {
-    entry->fresh = false;
-    entry->contention = out_of_date;
-    if (entry->kernel->effective_cus <= 0) set_rate(*entry, now, 0);
-  }
-  next_change_ = DeviceTime::max();
-  for (Entry& entry : entries_) {
-    if (entry.busy_cus <= 0) continue;  // it waits for its first CU
-    const double others = std::clamp(bandwidth - entry.bandwidth, 0.0, 1.0);
+  next_change_ = never;
+  for (Residency* kernel : running_) {
+    const double others = std::clamp(bandwidth - kernel->bandwidth, 0.0, 1.0);
     // Beyond the whole bandwidth, and without any, others make no difference.
-    if (others != entry.contention) {
-      entry.contention = others;
-      const Residency& kernel = *entry.kernel;
-      const double time_us = kernel.alone_us * (1 + gpu_.timing.memory_contention * others);
-      set_rate(entry, now, 1 / (time_us * ns_per_us));
+    if (others != kernel->contention) {
+      kernel->contention = others;
+      const double time_us = kernel->alone_us * (1 + gpu_.timing.memory_contention * others);
+      set_rate(*kernel, now, 1 / (time_us * ns_per_us));
     }
-    next_change_ = std::min(next_change_, entry.phase_end);
+    next_change_ = std::min(next_change_, kernel->phase_end);
   }
 }
 
 void ComputeUnits::share_out(DeviceTime now, std::vector<Residency*>& started) {
-  if (!changed_) return;
-  changed_ = false;
+  if (!changed_ && to_deal_.empty()) return;
   follow_groups();
-  find_touched();
-  for (Entry* entry : touched_) {
-    entry->bandwidth = 0;
-    entry->busy_cus = 0;
-    Residency& kernel = *entry->kernel;
-    if (kernel.effective_cus <= 0) continue;
-    set_alone_time(*entry);
-    if (kernel.started) continue;
-    kernel.started = true;
-    kernel.start = now;
-    started.push_back(&kernel);
+  changed_ = false;
+  touched_.clear();
+  for (const std::uint32_t group : to_deal_)
+    lines_[group].deal(groups_.group_sizes()[group], touched_);
+  to_deal_.clear();
+  std::sort(touched_.begin(), touched_.end(), arrived_before);
+  for (Residency* kernel : touched_) {
+    kernel->touched = false;
+    kernel->contention = out_of_date;
+    set_running(*kernel, now);
+    if (kernel->effective_cus <= 0) continue;
+    set_alone_time(*kernel);
+    if (std::exchange(kernel->started, true)) continue;
+    kernel->start = now;
+    started.push_back(kernel);
   }
-  for (Group& share : shares_) share.changed = Change::none;
   double bandwidth = 0;
   double busy_cus = 0;
-  for (const Entry& entry : entries_) {
-    bandwidth += entry.bandwidth;
-    busy_cus += entry.busy_cus;
+  for (const Residency* kernel : running_) {
+    bandwidth += kernel->bandwidth;
+    busy_cus += kernel->busy_cus;
   }
   set_rates(now, bandwidth);
   watts_ = gpu_.power.idle_watts + gpu_.power.cu_active_watts * busy_cus +
            gpu_.power.memory_watts * std::min(bandwidth, 1.0);
 }
 
+void ComputeUnits::set_running(Residency& kernel, DeviceTime now) {
+  const bool ran = kernel.effective_cus > 0;
+  kernel.effective_cus = std::accumulate(kernel.held.begin(), kernel.held.end(), 0.0);
+  if (kernel.effective_cus < no_cus) kernel.effective_cus = 0;
+  const bool runs = kernel.effective_cus > 0;
+  if (runs == ran) return;
+  const auto place = std::lower_bound(running_.begin(), running_.end(), &kernel, arrived_before);
+  if (runs) {
+    running_.insert(place, &kernel);
+  } else {
+    set_rate(kernel, now, 0);
+    running_.erase(place);
+  }
+}
+
 void ComputeUnits::pause(DeviceTime now) {
-  for (Entry& entry : entries_) {
-    set_rate(entry, now, 0);
-    entry.contention = out_of_date;
+  for (Residency* kernel : running_) {
+    set_rate(*kernel, now, 0);
+    kernel->contention = out_of_date;
   }
   watts_ = gpu_.power.idle_watts;
-  next_change_ = DeviceTime::max();
+  next_change_ = never;
   changed_ = true;
 }
 

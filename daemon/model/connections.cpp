@@ -17,13 +17,25 @@ void Connections::packet_added(PacketQueue& queue, DeviceTime now) {
                                        });
   queue.connection = static_cast<std::uint32_t>(fewest - connections_.begin());
   fewest->queues.push_back(&queue);
-  if (fewest->queues.size() == 2) ++shared_;
+  if (fewest->queues.size() == 2) {
+    ++shared_;
+    no_turn_before_ = std::min(no_turn_before_, now + time_slice_);
+  }
   find_first(*fewest, now);
 }
 
-void Connections::progressed(PacketQueue& queue, DeviceTime now) {
+void Connections::packet_taken(PacketQueue& queue, DeviceTime now) {
   if (queue.is_idle()) return remove(queue, now);
   if (shared_ != 0) find_first(connections_[*queue.connection], now);
+}
+
+void Connections::kernel_completed(PacketQueue& queue, DeviceTime now) {
+  if (queue.is_idle()) return remove(queue, now);
+  if (shared_ == 0) return;
+  // Who is first stays so; the wait begins anew.
+  Connection& connection = connections_[*queue.connection];
+  connection.waiting_since = now;
+  if (connection.first != nullptr) ready_.wake(*connection.first);
 }
 
 void Connections::remove(PacketQueue& queue, DeviceTime now) {
@@ -48,26 +60,26 @@ void Connections::find_first(Connection& connection, DeviceTime now) {
   if (connection.first != nullptr) ready_.wake(*connection.first);
 }
 
-std::optional<DeviceTime> Connections::next_turn_of_shared() const {
-  std::optional<DeviceTime> next;
+DeviceTime Connections::next_turn_of_shared() const {
+  DeviceTime next = never;
   for (const Connection& connection : connections_) {
     if (connection.queues.size() < 2 || connection.waiting < 2) continue;
-    const DeviceTime turn = connection.waiting_since + time_slice_;
-    next = std::min(next.value_or(turn), turn);
+    next = std::min(next, connection.waiting_since + time_slice_);
   }
   return next;
 }
 
-bool Connections::take_turns(DeviceTime now) {
-  if (shared_ == 0) return false;
-  bool any = false;
+void Connections::take_turns(DeviceTime now) {
+  if (now < no_turn_before_) return;
+  no_turn_before_ = never;
   for (Connection& connection : connections_) {
-    if (connection.queues.size() < 2 || connection.waiting_since + time_slice_ > now) continue;
-    if (connection.first != nullptr) connection.first->yield_turn(next_order());
-    find_first(connection, now);
-    any = true;
+    if (connection.queues.size() < 2) continue;
+    if (connection.waiting_since + time_slice_ <= now) {
+      if (connection.first != nullptr) connection.first->yield_turn(next_order());
+      find_first(connection, now);
+    }
+    no_turn_before_ = std::min(no_turn_before_, connection.waiting_since + time_slice_);
   }
-  return any;
 }
 
 }  // namespace eclip::model

@@ -31,17 +31,18 @@ class Connections {
     const Connection& connection = connections_[*queue.connection];
     return connection.queues.size() == 1 || connection.first == &queue;
   }
-  /// The queue has taken a packet or completed one.
-  void progressed(PacketQueue& queue, DeviceTime now);
+  /// Call after the queue's first packet was taken.
+  void packet_taken(PacketQueue& queue, DeviceTime now);
+  /// Call after a kernel of the queue is complete.
+  void kernel_completed(PacketQueue& queue, DeviceTime now);
   void remove(PacketQueue& queue, DeviceTime now);
 
-  /// When a connection gives up waiting; nullopt when none is shared and waiting.
-  [[nodiscard]] std::optional<DeviceTime> next_turn() const {
-    if (shared_ == 0) return std::nullopt;
-    return next_turn_of_shared();
+  /// When a shared connection next gives up waiting.
+  [[nodiscard]] DeviceTime next_turn() const {
+    return shared_ == 0 ? never : next_turn_of_shared();
   }
-  /// Passes on the connections whose time slice is over; says whether there were any.
-  bool take_turns(DeviceTime now);
+  /// Passes on the connections whose time slice is over.
+  void take_turns(DeviceTime now);
 
  private:
   struct Connection {
@@ -50,14 +51,15 @@ class Connections {
     std::size_t waiting = 0;       ///< queues with waiting packets, while it is shared
     DeviceTime waiting_since{};
   };
-  [[nodiscard]] std::optional<DeviceTime> next_turn_of_shared() const;
+  [[nodiscard]] DeviceTime next_turn_of_shared() const;
   void find_first(Connection& connection, DeviceTime now);
 
   DeviceTime time_slice_;
   std::vector<Connection> connections_;
   ReadyQueues& ready_;
   std::uint64_t order_ = 0;
-  std::size_t shared_ = 0;  // connections with more than one queue
+  std::size_t shared_ = 0;             // connections with more than one queue
+  DeviceTime no_turn_before_ = never;  // waits only begin anew: not always up to date, never late
 };
 
 }  // namespace eclip::model

@@ -92,18 +92,12 @@ class Device::State {
     processors_stalled_until_ = std::max(processors_stalled_until_, until);
   }
 
-  [[nodiscard]] std::optional<DeviceTime> next_event() const {
+  [[nodiscard]] DeviceTime next_event() const {
     if (is_stalled()) return stalled_until_;
     if (dirty_) return now_;
-    std::optional<DeviceTime> next = units_.next_change();
-    if (now_ < processors_stalled_until_) {
-      if (busy_queues_ > 0)
-        next = std::min(next.value_or(processors_stalled_until_), processors_stalled_until_);
-      return next;
-    }
-    if (const auto turn = connections_.next_turn()) next = std::min(next.value_or(*turn), *turn);
-    if (const auto ready = ready_.next_time()) next = std::min(next.value_or(*ready), *ready);
-    return next;
+    if (now_ < processors_stalled_until_)
+      return std::min(units_.next_change(), busy_queues_ > 0 ? processors_stalled_until_ : never);
+    return std::min({units_.next_change(), connections_.next_turn(), ready_.next_time()});
   }
 
   DeviceTime stall(DeviceTime length, DeviceTime at) {
@@ -116,13 +110,13 @@ class Device::State {
   }
 
   void advance(DeviceTime to) {
-    for (auto next = next_event(); next && *next <= to; next = next_event()) {
-      pass_to(*next);
+    for (auto next = next_event(); next <= to && next != never; next = next_event()) {
+      pass_to(next);
       for (const auto& done : completed_) {
         // The queue exists: destroying it drops its kernels.
         done->owner->kernel_completed(now_, timing_);
         ready_.wake(*done->owner);
-        connections_.progressed(*done->owner, now_);
+        connections_.kernel_completed(*done->owner, now_);
         host_.packet_completed(done->queue, done->packet, done->start, now_);
       }
       settle();
@@ -205,13 +199,13 @@ class Device::State {
         case PacketQueue::Step::barrier_complete: {
           const DeviceTime start = queue.first_started();
           host_.packet_completed(queue.id, take(queue), start, now_);
-          connections_.progressed(queue, now_);
+          connections_.packet_taken(queue, now_);
           any_progress = true;
           break;
         }
         case PacketQueue::Step::launch:
           launch(queue);
-          connections_.progressed(queue, now_);
+          connections_.packet_taken(queue, now_);
           any_progress = true;
           break;
       }
@@ -283,7 +277,8 @@ void Device::signals_changed(DeviceTime at) {
   state_->signals_changed(at);
 }
 std::optional<DeviceTime> Device::next_event() const {
-  return state_->next_event();
+  const DeviceTime next = state_->next_event();
+  return next == never ? std::nullopt : std::optional(next);
 }
 void Device::advance(DeviceTime to) {
   state_->advance(to);

@@ -18,6 +18,8 @@ namespace eclip::model {
 
 /// Time since the device was made, on the device's clock.
 using DeviceTime = std::chrono::nanoseconds;
+/// The time of what does not happen.
+inline constexpr DeviceTime never = DeviceTime::max();
 
 using QueueId = StrongId<struct ModelQueueTag, std::uint32_t>;
 

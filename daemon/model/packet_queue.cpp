@@ -59,6 +59,7 @@ bool PacketQueue::dependencies_hold(Host& host) {
 Packet PacketQueue::take() {
   Packet packet = std::move(packets_.front().packet);
   packets_.pop_front();
+  if (!packets_.empty()) first_order_ = packets_.front().order;
   if (packet.kind != PacketKind::dispatch) gap_until_.reset();
   barrier_seen_ = false;
   barrier_holds_ = false;

@@ -31,6 +31,7 @@ class PacketQueue {
   PacketQueue(QueueId queue_id, CuGroups::MaskSlot queue_mask) : id(queue_id), mask(queue_mask) {}
 
   void append(Packet packet, std::uint64_t order) {
+    if (packets_.empty()) first_order_ = order;
     packets_.push_back({std::move(packet), order});
   }
   [[nodiscard]] bool empty() const { return packets_.empty(); }
@@ -42,9 +43,7 @@ class PacketQueue {
   [[nodiscard]] bool is_idle() const { return packets_.empty() && in_flight_ == 0; }
   [[nodiscard]] const Packet& first() const { return packets_.front().packet; }
   /// Where the first packet stands among those of all queues of its connection.
-  [[nodiscard]] std::uint64_t first_order() const {
-    return std::max(packets_.front().order, order_floor_);
-  }
+  [[nodiscard]] std::uint64_t first_order() const { return std::max(first_order_, order_floor_); }
   /// Packets that came before `order` go first.
   void yield_turn(std::uint64_t order) { order_floor_ = order; }
   /// When the first packet began to be processed; for barrier packets.
@@ -73,6 +72,7 @@ class PacketQueue {
   bool dependencies_hold(Host& host);
 
   std::deque<Entry> packets_;
+  std::uint64_t first_order_ = 0;  // of the first packet; a connection compares it often
   std::uint64_t order_floor_ = 0;
   std::optional<DeviceTime> ready_at_;
   std::optional<DeviceTime> gap_until_;  // after the last kernel, for the next dependent dispatch

@@ -1,7 +1,6 @@
 // Which queues a packet processor has to look at, so that an event does not cost all of them.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "daemon/model/packet_queue.h"
@@ -27,9 +26,8 @@ class ReadyQueues {
   /// The first woken queue created after the one with this id; null if there is none.
   [[nodiscard]] PacketQueue* next_after(QueueId id) const;
   /// When the next queue goes on by itself.
-  [[nodiscard]] std::optional<DeviceTime> next_time() const {
-    if (timers_.empty()) return std::nullopt;
-    return timers_.front().at;
+  [[nodiscard]] DeviceTime next_time() const {
+    return timers_.empty() ? never : timers_.front().at;
   }
 
  private:

@@ -20,7 +20,7 @@ struct LoopWorker {
 struct LoopOptions {
   std::uint32_t requests = 8;         ///< of the slowest worker, after `warm_up`
   std::uint32_t warm_up = 2;          ///< requests of each worker that are not counted
-  double request_overhead_us = 26.3;  ///< host time from a completion to the next request (fitted)
+  double request_overhead_us = 25.5;  ///< host time from a completion to the next request (fitted)
   bool serial = false;                ///< one request at a time, over all workers in turn
 };
 

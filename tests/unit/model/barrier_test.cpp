@@ -102,10 +102,11 @@ TEST_F(Barrier, WithoutTheBarrierBitIsProcessedBesideEarlierKernels) {
   Packet free = barrier(PacketKind::barrier_and, 2, {});
   free.barrier = false;
   device.submit(only, std::move(free), us(0));
-  device.submit(only, dispatch(3, small_kernel(10), false), us(0));
+  device.submit(only, dispatch(3, small_kernel(16), false), us(0));
   device.advance(us(100));
   EXPECT_EQ(host.spans[2], span(0, 3));
-  EXPECT_EQ(host.spans[3], span(3, 13));
+  // Two kernels that need a quarter of the throughput each meet on 1/16 of it.
+  EXPECT_EQ(host.spans[3], span(3, 20));
 }
 
 TEST_F(Barrier, ABarrierThatWaitsDoesNotHoldBackOtherQueues) {

@@ -50,13 +50,14 @@ TEST_F(Schedule, AQueueThatWasIdleForLongerThanTheGapStartsAtOnce) {
 
 TEST_F(Schedule, WithoutTheBarrierBitSmallKernelsOverlap) {
   const QueueId only = queue("0-3");
-  device.submit(only, dispatch(1, small_kernel(30), false), us(0));
-  device.submit(only, dispatch(2, small_kernel(20), false), us(0));
+  device.submit(only, dispatch(1, small_kernel(32), false), us(0));
+  device.submit(only, dispatch(2, small_kernel(16), false), us(0));
   device.submit(only, dispatch(3, small_kernel(10), true), us(0));
   device.advance(us(1000));
-  EXPECT_EQ(host.spans[1], span(0, 30));
-  EXPECT_EQ(host.spans[2], span(0, 20));
-  EXPECT_EQ(host.spans[3], span(32, 42));
+  // Each needs a quarter of the throughput; they meet on 1/16 of it.
+  EXPECT_EQ(host.spans[1], span(0, 33));
+  EXPECT_EQ(host.spans[2], span(0, 17));
+  EXPECT_EQ(host.spans[3], span(35, 45));
 }
 
 TEST_F(Schedule, APacketThatFindsNoRoomHoldsBackThoseBehindIt) {
@@ -101,11 +102,12 @@ TEST_F(Schedule, ABigKernelHardlyWaitsForASmallOne) {
   device.submit(first, dispatch(1, small_kernel(10)), us(0));
   device.submit(second, dispatch(2, scaling_kernel(400)), us(0));
   device.advance(us(1000));
-  // Together they need 63/64 + 1/4 of each CU's throughput: 79/64.
-  EXPECT_EQ(host.spans[1], span(0, 10 * 79.0 / 64));
+  // Together they need 63/64 + 1/4 of each CU's throughput; they meet on 63/64 x 1/4 of it.
+  const double shared_us = 10 * (1 + 63.0 / 256);
+  EXPECT_EQ(host.spans[1], span(0, shared_us));
   // Meanwhile one of the four workgroups of the big kernel finds no room: two rounds instead of
-  // one, so 200 us x 79/64. That makes 1/20 of the work.
-  EXPECT_EQ(host.spans[2], span(0, 10 * 79.0 / 64 + 95));
+  // one, so 200 us x (1 + 63/256). That makes 1/20 of the work.
+  EXPECT_EQ(host.spans[2], span(0, shared_us + 95));
 }
 
 TEST_F(Schedule, OverlappingMasksShareOnlyWhatTheyShare) {
