@@ -20,12 +20,13 @@ constexpr std::uint64_t turn_packets = 64;
 }  // namespace
 
 Forwarder::Forwarder(Options options, std::vector<AqlRing*> streams, DrainSignals drain_signals,
-                     Board& board, FaultReport report_fault)
+                     Board& board, FaultReport report_fault, EndReport report_end)
     : options_(options),
       streams_(std::move(streams)),
       drain_signals_(drain_signals),
       board_(board),
       report_fault_(std::move(report_fault)),
+      report_end_(std::move(report_end)),
       mailbox_([this] {
         posted_.fetch_add(1);
         futex_wake_all(posted_);
@@ -53,6 +54,7 @@ void Forwarder::detach(std::shared_ptr<ForwardedWorker> worker, std::function<vo
     for (auto& lease : worker->leases) {
       lease->closing = true;
       lease->closing_at = lease->reader.taken();
+      lease->reason = LeaseEnd::gone;
     }
   });
 }
@@ -65,12 +67,32 @@ void Forwarder::open_lease(std::shared_ptr<ForwardedWorker> worker,
       [worker = std::move(worker), shared] { worker->leases.push_back(std::move(*shared)); });
 }
 
-void Forwarder::close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, bool drop) {
-  mailbox_.post([worker = std::move(worker), lease, drop] {
+void Forwarder::revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease,
+                             LeaseEnd reason, std::uint64_t deadline_ns) {
+  mailbox_.post([worker = std::move(worker), lease, reason, deadline_ns] {
     for (auto& each : worker->leases) {
-      if (each->id != lease) continue;
+      if (each->id != lease || each->closing) continue;
+      each->slot->reason.store(static_cast<std::uint32_t>(reason), std::memory_order_relaxed);
+      each->slot->deadline_ns.store(deadline_ns, std::memory_order_relaxed);
+      each->slot->state.store(static_cast<std::uint32_t>(LeaseState::revoked));
+      each->written_at_revocation = each->reader.taken() + each->reader.waiting();
+    }
+  });
+}
+
+void Forwarder::close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
+                            bool drop) {
+  mailbox_.post([this, worker = std::move(worker), lease, reason, drop] {
+    for (auto& each : worker->leases) {
+      if (each->id != lease || each->closing) continue;
+      const std::uint64_t written = each->reader.taken() + each->reader.waiting();
+      if (drop && each->written_at_revocation && written - *each->written_at_revocation > 1)
+        return cut_off(*worker, *each,
+                       Error{make_error_code(Errc::lease_ended),
+                             "went on submitting to a lease that was revoked"});
       each->closing = true;
-      each->closing_at = each->reader.taken() + (drop ? 0 : each->reader.waiting());
+      each->closing_at = drop ? each->reader.taken() : written;
+      each->reason = reason;
     }
   });
 }
@@ -194,6 +216,13 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
       fault = vetted.error();
       break;
     }
+    if (vetted->cancelled) {
+      lease.closing = true;
+      lease.closing_at = lease.reader.taken();
+      lease.reason = LeaseEnd::dependency;
+      report_end_(worker.id, lease.id, lease.reason);
+      break;
+    }
     if (vetted->hold || must_wait_for_barriers(worker, *vetted)) break;
     push(worker, lease.stream, *vetted);
     lease.reader.pop();
@@ -204,6 +233,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
   if (pushed > 0) {
     ring.ring_doorbell();
     worker.packets.fetch_add(pushed, std::memory_order_relaxed);
+    lease.use->packets.fetch_add(pushed, std::memory_order_relaxed);
     packets_[lease.stream.value].fetch_add(pushed, std::memory_order_relaxed);
   }
   if (fault) cut_off(worker, lease, *fault);
@@ -229,6 +259,7 @@ void Forwarder::push(ForwardedWorker& worker, StreamId stream, const VettedPacke
     slot.value.store(1, std::memory_order_relaxed);
     slot.generation.store(use.generation, std::memory_order_release);
     objects.signals[use.signal].generation = use.generation;
+    objects.signals[use.signal].cancelled = false;
     if (!worker.is_outstanding[use.signal]) {
       worker.is_outstanding[use.signal] = true;
       worker.outstanding.push_back(use.signal);
@@ -245,8 +276,8 @@ void Forwarder::cut_off(ForwardedWorker& worker, const ForwardedLease& lease, co
   worker.state->fault_packet.store(lease.reader.taken(), std::memory_order_relaxed);
   worker.state->fault.store(static_cast<std::uint32_t>(error.code.value()),
                             std::memory_order_release);
-  worker.state->completions.fetch_add(1);
-  futex_wake_all(worker.state->completions);
+  for (std::uint32_t signal = 0; signal < WorkerState::signal_count; ++signal)
+    wake_waiters(worker, signal);
   report_fault_(worker.id, lease.id, lease.reader.taken(), error);
 }
 
@@ -259,6 +290,7 @@ bool Forwarder::close_finished_leases(const std::shared_ptr<ForwardedWorker>& wo
       ++i;
       continue;
     }
+    end_lease(*worker, lease, worker->cut_off ? LeaseEnd::cut_off : lease.reason);
     drain(worker, lease.stream, std::move(lease.on_closed));
     leases.erase(leases.begin() + static_cast<std::ptrdiff_t>(i));
     any = true;
@@ -270,15 +302,48 @@ bool Forwarder::collect_completions(ForwardedWorker& worker) {
   const auto completed = std::erase_if(worker.outstanding, [&](std::uint32_t signal) {
     if (!worker.objects.is_complete(signal)) return false;
     worker.is_outstanding[signal] = false;
+    wake_waiters(worker, signal);
     return true;
   });
-  if (completed == 0) return false;
-  // A thread that counts itself in after this load looks at its signal once more before it sleeps.
-  if (worker.request->waiters.load() != 0) {
-    worker.state->completions.fetch_add(1);
-    futex_wake_all(worker.state->completions);
+  return completed != 0;
+}
+
+void Forwarder::end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason) {
+  // The state first, then a look at the ring: a worker stores its packet, then looks at the state.
+  // Whatever the order, either we see its packet or it sees that the lease has ended.
+  lease.slot->reason.store(static_cast<std::uint32_t>(reason), std::memory_order_relaxed);
+  lease.slot->accepted.store(lease.reader.taken(), std::memory_order_relaxed);
+  lease.slot->state.store(static_cast<std::uint32_t>(LeaseState::ended));
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  drop_packets(worker, lease);
+  futex_wake_all(lease.slot->state);
+}
+
+void Forwarder::drop_packets(ForwardedWorker& worker, ForwardedLease& lease) {
+  auto& objects = worker.objects;
+  std::uint64_t left = std::min(lease.reader.waiting(), LeaseRing::slot_count);
+  for (; left > 0; --left) {
+    const SignalUse use = lease.reader.copy_next().completion;
+    lease.reader.pop();
+    if (use.generation == 0 || use.signal >= objects.signals.size() || !objects.is_ahead(use) ||
+        !objects.is_complete(use.signal))
+      continue;
+    SignalSlot& slot = objects.signal_slots[use.signal];
+    slot.cancelled.store(use.generation, std::memory_order_relaxed);
+    slot.value.store(0, std::memory_order_relaxed);
+    slot.generation.store(use.generation, std::memory_order_release);
+    objects.signals[use.signal].generation = use.generation;
+    objects.signals[use.signal].cancelled = true;
+    wake_waiters(worker, use.signal);
   }
-  return true;
+}
+
+void Forwarder::wake_waiters(ForwardedWorker& worker, std::uint32_t signal) {
+  // A thread that counts itself in after this load looks at its signal once more before it sleeps.
+  if (worker.request->waiters[signal].load() == 0) return;
+  auto& wakes = worker.state->signals[signal].wakes;
+  wakes.fetch_add(1);
+  futex_wake_all(wakes);
 }
 
 void Forwarder::drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,

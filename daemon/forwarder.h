@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -19,11 +20,18 @@
 #include "daemon/packet_vetting.h"
 #include "ipc/board.h"
 #include "ipc/lease_ring.h"
+#include "ipc/lease_slot.h"
 #include "ipc/region.h"
 #include "ipc/strong_id.h"
 #include "ipc/worker_regions.h"
 
 namespace eclip::daemon {
+
+/// What a lease has used so far; written by the forwarder, read by any thread.
+struct LeaseUse {
+  std::atomic<std::uint64_t> packets{0};    ///< forwarded
+  std::atomic<std::uint64_t> device_ns{0};  ///< device time that they kept the stream busy
+};
 
 /// A lease as the forwarder sees it.
 struct ForwardedLease {
@@ -31,11 +39,18 @@ struct ForwardedLease {
   StreamId stream;
   Region region;  ///< holds the ring
   LeaseRingReader reader;
-  /// Called on the forwarder's thread when the lease is closed and its packets have completed.
+  LeaseSlot* slot = nullptr;   ///< the forwarder's own from open_lease() until it has ended
+  std::uint32_t weight = 100;  ///< against other leases of its stream
+  std::shared_ptr<LeaseUse> use = std::make_shared<LeaseUse>();
+  /// Called on the forwarder's thread when the lease has ended and its packets have completed.
   std::function<void()> on_closed;
   std::uint64_t visible = 0;  ///< packets seen waiting at the start of this turn
   bool closing = false;
   std::uint64_t closing_at = 0;  ///< closes when so many packets have been taken
+  LeaseEnd reason = LeaseEnd::none;
+  /// Packets that the worker had written when the lease was revoked; it may have been about to
+  /// write one more.
+  std::optional<std::uint64_t> written_at_revocation;
 };
 
 /// A worker as the forwarder sees it. The regions must outlive it.
@@ -50,7 +65,8 @@ struct ForwardedWorker {
   std::uint32_t drains = 0;           ///< drains under way for it
   std::function<void()> on_detached;  ///< set: it is to go when drains is 0
   bool cut_off = false;
-  std::atomic<std::uint64_t> packets{0};  ///< forwarded; read by the control thread
+  std::atomic<std::uint64_t> packets{0};    ///< forwarded; read by the control thread
+  std::atomic<std::uint64_t> device_ns{0};  ///< as LeaseUse, of all its leases so far
 };
 
 class Forwarder {
@@ -68,9 +84,12 @@ class Forwarder {
   /// thread.
   using FaultReport =
       std::function<void(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error)>;
+  /// A lease has ended without the control thread having asked for it (LeaseEnd::dependency); it
+  /// drains. On the forwarder's thread.
+  using EndReport = std::function<void(WorkerId worker, LeaseId lease, LeaseEnd reason)>;
 
   Forwarder(Options options, std::vector<AqlRing*> streams, DrainSignals drain_signals,
-            Board& board, FaultReport report_fault);
+            Board& board, FaultReport report_fault, EndReport report_end);
   /// Stops the thread. Work still posted is dropped.
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
@@ -86,8 +105,14 @@ class Forwarder {
   /// `on_detached` on the forwarder's thread.
   void detach(std::shared_ptr<ForwardedWorker> worker, std::function<void()> on_detached);
   void open_lease(std::shared_ptr<ForwardedWorker> worker, std::unique_ptr<ForwardedLease> lease);
-  /// Forwards what is in the ring now (unless `drop`), then closes the lease.
-  void close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, bool drop);
+  /// Publishes the revocation: the worker finds it with its next packet. What is in the ring is
+  /// forwarded as before until close_lease().
+  void revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
+                    std::uint64_t deadline_ns);
+  /// Forwards what is in the ring now, or drops it (`drop`); then the lease has ended. A worker
+  /// that has written more than one packet since a revocation is cut off.
+  void close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
+                   bool drop);
   /// Changes the worker's object tables.
   void change_objects(std::shared_ptr<ForwardedWorker> worker,
                       std::function<void(WorkerObjects&)> change);
@@ -123,8 +148,11 @@ class Forwarder {
   bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
   void push(ForwardedWorker& worker, StreamId stream, const VettedPacket& vetted);
   void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
+  static void end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason);
+  static void drop_packets(ForwardedWorker& worker, ForwardedLease& lease);
   bool close_finished_leases(const std::shared_ptr<ForwardedWorker>& worker);
   static bool collect_completions(ForwardedWorker& worker);
+  static void wake_waiters(ForwardedWorker& worker, std::uint32_t signal);
   void drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
              std::function<void()> on_drained);
   bool advance_drains();
@@ -137,6 +165,7 @@ class Forwarder {
   const DrainSignals drain_signals_;
   Board& board_;
   const FaultReport report_fault_;
+  const EndReport report_end_;
 
   std::atomic<std::uint32_t> posted_{0};  // futex; raised with every post
   std::uint32_t handled_ = 0;

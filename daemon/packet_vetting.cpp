@@ -17,11 +17,6 @@ std::uint16_t header_of(hsa_packet_type_t type, bool barrier) {
       HSA_FENCE_SCOPE_SYSTEM << HSA_PACKET_HEADER_SCRELEASE_FENCE_SCOPE);
 }
 
-/// The generation after `generation`; 0 means "no signal" and is left out.
-std::uint32_t next_generation(std::uint32_t generation) {
-  return generation == UINT32_MAX ? 1 : generation + 1;
-}
-
 /// How far use `a` is ahead of use `b` of the same signal; negative: behind.
 std::int32_t distance(std::uint32_t a, std::uint32_t b) {
   return static_cast<std::int32_t>(a - b);
@@ -34,8 +29,7 @@ Result<std::uint64_t> vet_completion(const SignalUse& use, const WorkerObjects& 
   if (use.signal >= objects.signals.size())
     return refuse("completion signal " + std::to_string(use.signal) + "; there are " +
                   std::to_string(objects.signals.size()));
-  const std::uint32_t expected = next_generation(objects.signals[use.signal].generation);
-  if (use.generation != expected || !objects.is_complete(use.signal))
+  if (!objects.is_ahead(use) || !objects.is_complete(use.signal))
     return refuse("completion signal " + std::to_string(use.signal) +
                   " is used again before its last use has completed");
   vetted.completion = use;
@@ -108,6 +102,8 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
         distance(dependency.generation, objects.signals[dependency.signal].generation);
     if (ahead > 0)
       one_missing = true;
+    else if (ahead == 0 && objects.signals[dependency.signal].cancelled)
+      vetted.cancelled = true;
     else if (ahead < 0 || objects.is_complete(dependency.signal))
       one_complete = true;
     else

@@ -30,7 +30,8 @@ struct WorkerObjects {
   };
   /// A signal's uses as far as eclipd has forwarded them.
   struct Signal {
-    std::uint32_t generation = 0;  ///< last use forwarded; 0: none
+    std::uint32_t generation = 0;  ///< last use forwarded or dropped; 0: none
+    bool cancelled = false;        ///< that use was dropped
     /// For each stream: one past the number of the last barrier packet that waits for this signal.
     std::array<std::uint64_t, Board::max_streams> barriers_end{};
   };
@@ -45,6 +46,10 @@ struct WorkerObjects {
   [[nodiscard]] std::uint64_t signal_gpu_address(std::uint32_t signal) const {
     return signals_gpu_address + signal * sizeof(SignalSlot);
   }
+  /// True when this use comes after the last one forwarded or dropped. Generations wrap.
+  [[nodiscard]] bool is_ahead(const SignalUse& use) const {
+    return static_cast<std::int32_t>(use.generation - signals[use.signal].generation) > 0;
+  }
   /// True when the signal's last forwarded use has completed (or there was none).
   [[nodiscard]] bool is_complete(std::uint32_t signal) const {
     return signals[signal].generation == 0 ||
@@ -56,6 +61,7 @@ struct WorkerObjects {
 /// not been forwarded; ask again later.
 struct VettedPacket {
   bool hold = false;
+  bool cancelled = false;  ///< waits for a packet that was dropped: it will never be right
   AqlImage image{};
   SignalUse completion{};                  ///< to be armed just before the packet is pushed
   std::array<std::uint32_t, 5> waits_for;  ///< signals that a barrier waits for

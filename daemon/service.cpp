@@ -118,9 +118,13 @@ void Service::start_forwarder() {
       Forwarder::DrainSignals{
           .slots = {reinterpret_cast<SignalSlot*>(drain_signals_.host()), drain_signal_count},
           .gpu_address = drain_signals_.gpu_address()},
-      board(), [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
+      board(),
+      [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
         mailbox_.post(
             [this, worker, lease, packet, error] { cut_off(worker, lease, packet, error); });
+      },
+      [this](WorkerId worker, LeaseId lease, LeaseEnd) {
+        mailbox_.post([this, worker, lease] { lease_has_ended(worker, lease); });
       });
   forwarder_->start();
 }
@@ -227,8 +231,12 @@ void Service::cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, cons
     if (entry.worker == worker) held.emplace_back(LeaseId{id}, entry.stream);
   for (const auto& [id, stream] : held) {
     begin_drain(worker, id, stream);
-    forwarder_->close_lease(found->second.worker->forwarded(), id, true);
+    forwarder_->close_lease(found->second.worker->forwarded(), id, LeaseEnd::cut_off, true);
   }
+}
+
+void Service::lease_has_ended(WorkerId worker, LeaseId lease) {
+  if (const auto stream = table_->stream_of(lease, worker)) begin_drain(worker, lease, *stream);
 }
 
 Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire& request) {
@@ -238,6 +246,10 @@ Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire
     return fail(Errc::access_denied, "this worker was cut off for a bad packet; reconnect");
   std::optional<StreamId> wanted;
   if (request.stream != LeaseAcquire::any_stream) wanted = StreamId{request.stream};
+  const auto slot = (*worker)->free_lease_slot();
+  if (!slot)
+    return fail(Errc::quota_exceeded, "this worker has " + std::to_string(max_leases_per_worker) +
+                                          " leases, as many as it may; release one");
   auto region = Region::create("eclip-lease-ring", RegionKind::lease_ring, sizeof(LeaseRing),
                                RegionWriter::both, epoch_);
   if (!region) return tl::unexpected(region.error());
@@ -246,11 +258,13 @@ Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire
   const auto lease = table_->grant(id, wanted, request.cu_count);
   if (!lease) return tl::unexpected(lease.error());
   const StreamId stream = *table_->stream_of(*lease, id);
-  leases_.emplace(lease->value, HeldLease{.worker = id,
-                                          .stream = stream,
-                                          .since = Clock::now(),
-                                          .packets_before = forwarder_->packets(stream)});
+  const auto use = std::make_shared<LeaseUse>();
+  leases_.emplace(lease->value,
+                  HeldLease{.worker = id, .stream = stream, .since = Clock::now(), .use = use});
   publish_lease(stream);
+  LeaseSlot& words = (*worker)->lease_slot(*slot);
+  words.lease.store(lease->value, std::memory_order_relaxed);
+  words.state.store(static_cast<std::uint32_t>(LeaseState::active), std::memory_order_release);
   LeaseRing& ring = region->payload<LeaseRing>();
   forwarder_->open_lease((*worker)->forwarded(),
                          std::make_unique<ForwardedLease>(ForwardedLease{
@@ -258,13 +272,22 @@ Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire
                              .stream = stream,
                              .region = std::move(*region),
                              .reader = LeaseRingReader(ring),
-                             .on_closed = [this, stream] {
-                               mailbox_.post([this, stream] { stream_is_free(stream); });
+                             .slot = &words,
+                             .use = use,
+                             .on_closed = [this, stream, &words] {
+                               mailbox_.post([this, stream, &words] {
+                                 words.state.store(static_cast<std::uint32_t>(LeaseState::none));
+                                 stream_is_free(stream);
+                               });
                              }}));
   const std::uint32_t cu_count = table_->streams()[stream.value].mask.count();
   spdlog::debug("lease {}: stream {} ({} CUs) for worker {}", lease->value, stream.value, cu_count,
                 id.value);
-  return NewLease{.reply = {.lease = lease->value, .stream = stream.value, .cu_count = cu_count},
+  return NewLease{.reply = {.lease = lease->value,
+                            .stream = stream.value,
+                            .cu_count = cu_count,
+                            .slot = *slot,
+                            .reserved = 0},
                   .ring_fd = std::move(ring_fd)};
 }
 
@@ -274,7 +297,7 @@ Result<void> Service::release_lease(WorkerId id, LeaseId lease) {
   const auto stream = table_->stream_of(lease, id);
   if (!stream) return tl::unexpected(stream.error());
   begin_drain(id, lease, *stream);
-  forwarder_->close_lease((*worker)->forwarded(), lease, false);
+  forwarder_->close_lease((*worker)->forwarded(), lease, LeaseEnd::released, false);
   return {};
 }
 

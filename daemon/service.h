@@ -84,7 +84,7 @@ class Service {
     WorkerId worker;
     StreamId stream;
     Clock::time_point since;
-    std::uint64_t packets_before;  // of its stream
+    std::shared_ptr<LeaseUse> use;
   };
 
   explicit Service(Config config);
@@ -95,6 +95,7 @@ class Service {
   Result<Worker*> find(WorkerId worker);
   void begin_drain(WorkerId worker, LeaseId lease, StreamId stream);
   void stream_is_free(StreamId stream);
+  void lease_has_ended(WorkerId worker, LeaseId lease);
   void cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error);
   void publish_lease(StreamId stream);
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }

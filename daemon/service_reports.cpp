@@ -94,7 +94,7 @@ std::vector<LeaseRecord> Service::leases() const {
     record.stream = lease.stream.value;
     record.cu_count = table_->streams()[lease.stream.value].mask.count();
     record.pid = static_cast<std::uint32_t>(clients_.at(lease.worker.value).pid);
-    record.packets = forwarder_->packets(lease.stream) - lease.packets_before;
+    record.packets = lease.use->packets.load(std::memory_order_relaxed);
     record.held_ms = milliseconds_since(lease.since);
     records.push_back(record);
   }

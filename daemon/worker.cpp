@@ -68,6 +68,14 @@ Result<std::unique_ptr<Worker>> Worker::create(WorkerId id, std::string name, Kf
   return worker;
 }
 
+std::optional<std::uint32_t> Worker::free_lease_slot() const {
+  for (std::uint32_t slot = 0; slot < max_leases_per_worker; ++slot)
+    if (lease_slot(slot).state.load(std::memory_order_acquire) ==
+        static_cast<std::uint32_t>(LeaseState::none))
+      return slot;
+  return std::nullopt;
+}
+
 Result<void> Worker::check_quota(std::uint64_t bytes, const Config& config) const {
   if (memory_objects() >= config.workers.max_memory_objects)
     return fail(Errc::quota_exceeded, "this worker has " + std::to_string(memory_objects()) +

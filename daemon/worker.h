@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,11 @@ class Worker {
   [[nodiscard]] std::uint64_t memory_bytes() const { return memory_bytes_; }
   [[nodiscard]] std::size_t memory_objects() const { return memory_.size() + code_.size(); }
   [[nodiscard]] std::size_t kernels() const { return kernels_; }
+  [[nodiscard]] LeaseSlot& lease_slot(std::uint32_t slot) const {
+    return state_region_.payload<WorkerState>().leases.at(slot);
+  }
+  /// A slot in the state `none`; nullopt when all are in use.
+  [[nodiscard]] std::optional<std::uint32_t> free_lease_slot() const;
 
   /// New memory and, unless device-local, the memfd to send to the worker.
   struct Allocated {

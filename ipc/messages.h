@@ -27,6 +27,8 @@ enum class MessageType : std::uint16_t {
   list_streams = 9,
   list_clients = 10,
   list_leases = 11,
+  lease_claim = 12,
+  lease_revoke = 13,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -38,11 +40,12 @@ enum class MessageType : std::uint16_t {
   client_record = 107,
   lease_record = 108,
   end = 109,
+  lease_queued = 110,
 };
 
 struct MessageHeader {
   static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
-  static constexpr std::uint16_t protocol_major = 1;           ///< other majors are refused
+  static constexpr std::uint16_t protocol_major = 2;           ///< other majors are refused
   static constexpr std::uint16_t protocol_minor = 0;
 
   std::uint32_t magic;
@@ -88,19 +91,47 @@ struct Welcome {
   std::uint64_t epoch;   ///< of the eclipd
 };
 
-/// lease_acquire. Reply: lease_granted with the fd of the lease ring, or error (Errc::no_stream).
+/// lease_acquire. Reply: lease_granted with the fd of the lease ring; lease_queued when none that
+/// fits is free and wait_ms is not 0; or error (Errc::no_stream, Errc::quota_exceeded).
 struct LeaseAcquire {
   static constexpr std::uint32_t any_stream = 0xffffffff;
   std::uint32_t stream;    ///< StreamId, or any_stream: the daemon chooses by cu_count
   std::uint32_t cu_count;  ///< CUs wanted; the smallest free stream with at least as many
+  /// Percent of the GPU's CUs that the stream may have at most, and the lease's weight where
+  /// several leases share a stream; 0: no limit, weight 100.
+  std::uint32_t share_percent;
+  std::uint32_t priority;     ///< LeasePriority
+  std::uint32_t wait_ms;      ///< host time that it may stay queued; 0: not at all
+  std::uint32_t duration_ms;  ///< host time after which it expires unless renewed; 0: never
 };
+enum class LeasePriority : std::uint32_t { low = 0, normal = 1, high = 2 };
+
 struct LeaseGranted {
   std::uint64_t lease;     ///< LeaseId
   std::uint32_t stream;    ///< StreamId
   std::uint32_t cu_count;  ///< CUs of its mask
+  std::uint32_t slot;      ///< index of WorkerState::leases and WorkerRequest::leases
+  std::uint32_t reserved;
+};
+/// The worker waits until its LeaseSlot says `offered`, and sends lease_claim (Handle: the lease),
+/// whose reply is lease_granted. lease_release gives up.
+struct LeaseQueued {
+  std::uint64_t lease;
+  std::uint32_t slot;
+  std::uint32_t position;  ///< how many are before it
 };
 
-/// lease_release, memory_free: the handle; code_load: bytes and a memfd with the image. Reply: ok.
+/// lease_revoke, from a tool. Errc::access_denied unless the sender is root or of the same uid as
+/// the lease's worker; Errc::not_found. Reply: ok.
+struct LeaseRevoke {
+  std::uint64_t lease;
+  std::uint32_t grace_ms;  ///< host time; LeaseRevoke::default_grace: leases.grace_ms
+  std::uint32_t reserved;
+  static constexpr std::uint32_t default_grace = 0xffffffff;
+};
+
+/// lease_release, lease_claim, memory_free: the handle; code_load: bytes and a memfd with the
+/// image. Reply: ok, but for lease_claim.
 struct Handle {
   std::uint64_t value;
 };
@@ -152,7 +183,7 @@ struct StatusReply {
   std::uint64_t device_time_rate;          ///< Board::device_time_rate
   std::uint64_t kfd_ioctls;                ///< of all processes since eclipd's start
   std::uint32_t has_kfd_ioctls;            ///< 1: the probe that counts them is attached
-  std::uint32_t reserved2;
+  std::uint32_t leases_queued;
 };
 
 struct StreamRecord {
@@ -161,8 +192,8 @@ struct StreamRecord {
   std::uint64_t lease;     ///< 0: free
   std::uint64_t packets;   ///< forwarded since start
   std::uint32_t draining;  ///< 1: its last holder is gone, its packets still run
-  std::uint32_t reserved;
-  Text<160> mask;  ///< CU list in the HSA_CU_MASK grammar; cut when longer
+  std::uint32_t holders;   ///< leases on it; `lease` is the first
+  Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer
 };
 
 struct ClientRecord {
@@ -176,6 +207,8 @@ struct ClientRecord {
   std::uint64_t memory_bytes;
   std::uint64_t packets;
   std::uint64_t connected_ms;
+  std::uint64_t device_us;  ///< device time that its packets kept streams busy
+  std::uint64_t energy_mj;  ///< its share of the GPU's energy: by CUs x device time; 0: not known
   Text<64> name;
   Text<32> command;  ///< /proc/PID/comm
 };
@@ -186,9 +219,15 @@ struct LeaseRecord {
   std::uint32_t stream;
   std::uint32_t cu_count;
   std::uint32_t pid;
-  std::uint32_t reserved;
-  std::uint64_t packets;
-  std::uint64_t held_ms;
+  std::uint32_t state;   ///< LeaseState
+  std::uint32_t reason;  ///< LeaseEnd
+  std::uint32_t priority;
+  std::uint32_t share_percent;
+  std::uint32_t position;     ///< queued: how many are before it
+  std::uint64_t packets;      ///< forwarded
+  std::uint64_t device_us;    ///< device time that they kept the stream busy
+  std::uint64_t held_ms;      ///< or has been queued
+  std::uint64_t deadline_ms;  ///< until the state ends by itself (LeaseSlot::deadline_ns); 0: never
 };
 
 /// A message of the given type and payload.

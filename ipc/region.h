@@ -26,7 +26,7 @@ enum class RegionKind : std::uint32_t {
 /// release; readers load `state` with acquire first.
 struct RegionHeader {
   static constexpr std::array<char, 8> expected_magic{'E', 'C', 'L', 'I', 'P', 'S', 'H', 'M'};
-  static constexpr std::uint16_t layout_major = 1;  ///< readers refuse another major
+  static constexpr std::uint16_t layout_major = 2;  ///< readers refuse another major
   static constexpr std::uint16_t layout_minor = 0;  ///< raised by compatible additions
   static constexpr std::uint32_t state_ready = 1;
 

@@ -38,6 +38,10 @@ class EclipCategory final : public std::error_category {
         return "device failed";
       case Errc::already_in_use:
         return "already in use";
+      case Errc::lease_ended:
+        return "lease revoked or ended";
+      case Errc::cancelled:
+        return "cancelled";
     }
     return "unknown error " + std::to_string(value);
   }

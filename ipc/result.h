@@ -27,6 +27,8 @@ enum class Errc : int {
   unsupported = 12,      ///< this machine or this version cannot do it
   device_failed = 13,    ///< libhsakmt or the driver refused
   already_in_use = 14,   ///< somebody else holds it
+  lease_ended = 15,      ///< the lease was revoked or has ended; plan anew
+  cancelled = 16,        ///< not done: its packet was dropped with its lease
 };
 
 /// Category of Errc: name "eclip", messages in plain words.

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ipc/lease_slot.h"
+
 namespace eclip {
 
 /// A signal as the hardware knows it (amd_signal_t of hsa/amd_hsa_signal.h; daemon/worker.cpp
@@ -16,6 +18,9 @@ namespace eclip {
 ///   eclipd, forwarding the packet:  value = 1, then generation = g (release)
 ///   the GPU, completing the packet: value = 0
 ///   the worker: complete when generation is past g, or is g and value is 0
+/// or, when the packet was dropped with its lease:
+///   eclipd:                         cancelled = g, value = 0, then generation = g (release)
+///   the worker: not done, when generation is g and cancelled is g
 struct alignas(64) SignalSlot {
   std::int64_t kind;                ///< writer: eclipd, once
   std::atomic<std::int64_t> value;  ///< writers: eclipd (1), the GPU (0); readers: worker, GPU
@@ -27,37 +32,47 @@ struct alignas(64) SignalSlot {
   std::uint64_t reserved2;
   std::array<std::uint32_t, 2> reserved3;
   alignas(64) std::atomic<std::uint32_t> generation;  ///< writer: eclipd; readers: the worker
+  std::atomic<std::uint32_t> cancelled;  ///< last generation that was dropped. Writer: eclipd
+  /// Raised, and woken as a futex, when a use has completed or was dropped while
+  /// WorkerRequest::waiters of the signal was not 0, and when the worker is cut off. Writer:
+  /// eclipd.
+  std::atomic<std::uint32_t> wakes;
 };
 static_assert(std::atomic<std::int64_t>::is_always_lock_free);
 static_assert(sizeof(SignalSlot) == 128);
 static_assert(offsetof(SignalSlot, value) == 8);
 static_assert(offsetof(SignalSlot, start_ts) == 32);
 static_assert(offsetof(SignalSlot, generation) == 64);
+static_assert(offsetof(SignalSlot, wakes) == 72);
 
 /// Payload of RegionKind::worker_state: eclipd and the GPU write, the worker reads.
 struct WorkerState {
   static constexpr std::uint32_t signal_count = 1024;
 
-  /// Raised, and woken as a futex, after signals of this worker completed while it was waiting, and
-  /// when it is cut off. Writer: eclipd.
-  alignas(64) std::atomic<std::uint32_t> completions;
   /// An Errc; not 0: eclipd has cut the worker off and takes no more packets. Writer: eclipd,
   /// release after fault_lease and fault_packet.
-  std::atomic<std::uint32_t> fault;
+  alignas(64) std::atomic<std::uint32_t> fault;
   std::atomic<std::uint64_t> fault_lease;   ///< LeaseId of the packet that was refused
   std::atomic<std::uint64_t> fault_packet;  ///< its number in that lease's ring, from 0
+  std::array<LeaseSlot, max_leases_per_worker> leases;
   std::array<SignalSlot, signal_count> signals;
 };
-static_assert(offsetof(WorkerState, signals) == 64);
+static_assert(offsetof(WorkerState, leases) == 64);
+static_assert(offsetof(WorkerState, signals) == 64 + max_leases_per_worker * 64);
 
 /// Payload of RegionKind::worker_request: the worker writes, eclipd reads.
 struct WorkerRequest {
   /// Raised and woken as a futex by the worker when it needs a forwarder that is asleep
   /// (Board::forwarder_asleep).
   alignas(64) std::atomic<std::uint32_t> wake;
-  /// Threads of the worker that sleep on WorkerState::completions.
-  std::atomic<std::uint32_t> waiters;
+  std::array<LeaseRequest, max_leases_per_worker> leases;
+  /// For each signal: threads of the worker that sleep on its SignalSlot::wakes, or are about to.
+  /// Raised before the last look at the signal. Eclipd takes it as a hint: a wrong value costs the
+  /// worker's own wake-ups.
+  alignas(64) std::array<std::atomic<std::uint16_t>, WorkerState::signal_count> waiters;
 };
-static_assert(sizeof(WorkerRequest) == 64);
+static_assert(std::atomic<std::uint16_t>::is_always_lock_free);
+static_assert(offsetof(WorkerRequest, leases) == 4);
+static_assert(offsetof(WorkerRequest, waiters) == 128);
 
 }  // namespace eclip

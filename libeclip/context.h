@@ -75,13 +75,21 @@ struct eclip_lease {
         ring(std::move(region)),
         writer(ring.payload<eclip::LeaseRing>()),
         id(granted.lease),
+        slot(granted.slot),
         stream(granted.stream),
         cu_count(granted.cu_count) {}
+
+  /// Where the lease stands; one load.
+  [[nodiscard]] eclip::LeaseState state() const {
+    return static_cast<eclip::LeaseState>(
+        context->state().leases[slot].state.load(std::memory_order_acquire));
+  }
 
   eclip_context* context;
   eclip::Region ring;
   eclip::LeaseRingWriter writer;
   std::uint64_t id;
+  std::uint32_t slot;  // of WorkerState::leases
   std::uint32_t stream;
   std::uint32_t cu_count;
 };

@@ -28,6 +28,10 @@ int errno_of(const Error& error) noexcept {
     case Errc::no_stream:
     case Errc::already_in_use:
       return EBUSY;
+    case Errc::lease_ended:
+      return ESTALE;
+    case Errc::cancelled:
+      return ECANCELED;
     case Errc::not_found:
       return ENOENT;
     case Errc::quota_exceeded:

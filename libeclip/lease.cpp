@@ -13,17 +13,23 @@ int acquire(eclip_context* context, const eclip_lease_request* given, eclip_leas
   eclip_lease_request request{};
   if (const int failed = read_struct(given, request); failed != 0) return failed;
   static_assert(ECLIP_ANY_STREAM == LeaseAcquire::any_stream);
-  auto reply =
-      context->control.request(MessageType::lease_acquire,
-                               LeaseAcquire{.stream = request.stream, .cu_count = request.cu_count},
-                               MessageType::lease_granted);
+  auto reply = context->control.request(MessageType::lease_acquire,
+                                        LeaseAcquire{.stream = request.stream,
+                                                     .cu_count = request.cu_count,
+                                                     .share_percent = 0,
+                                                     .priority = 1,
+                                                     .wait_ms = 0,
+                                                     .duration_ms = 0},
+                                        MessageType::lease_granted);
   if (!reply) return report(reply.error());
   if (reply->fds.size() != 1) return report(EPROTO, "eclipd granted a lease without a ring");
   auto ring =
       Region::open(std::move(reply->fds[0]), RegionKind::lease_ring, sizeof(LeaseRing), true);
   if (!ring) return report(ring.error());
-  *lease = context->adopt(std::make_unique<eclip_lease>(*context, std::move(*ring),
-                                                        payload_of<LeaseGranted>(reply->message)));
+  const auto granted = payload_of<LeaseGranted>(reply->message);
+  if (granted.slot >= max_leases_per_worker)
+    return report(EPROTO, "eclipd granted a lease in slot " + std::to_string(granted.slot));
+  *lease = context->adopt(std::make_unique<eclip_lease>(*context, std::move(*ring), granted));
   return 0;
 }
 

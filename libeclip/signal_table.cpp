@@ -69,6 +69,13 @@ bool SignalTable::is_complete(SignalUse use) const {
   return is_past(entries_[use.signal].begun.load(std::memory_order_acquire), use.generation);
 }
 
+bool SignalTable::is_cancelled(SignalUse use) const {
+  if (use.generation == 0) return false;
+  const SignalSlot& slot = state_->signals[use.signal];
+  return slot.generation.load(std::memory_order_acquire) == use.generation &&
+         slot.cancelled.load(std::memory_order_relaxed) == use.generation;
+}
+
 bool SignalTable::was_begun(SignalUse use) const {
   return use.generation == 0 ||
          !is_past(use.generation, entries_[use.signal].begun.load(std::memory_order_acquire));

@@ -37,6 +37,9 @@ class SignalTable {
 
   /// Whether the use's packet has completed; true for generation 0. The signal must be in range.
   [[nodiscard]] bool is_complete(SignalUse use) const;
+  /// Whether the use's packet was dropped with its lease, and will never complete. The signal must
+  /// be in range; no later use may have been begun.
+  [[nodiscard]] bool is_cancelled(SignalUse use) const;
   /// Whether such a use was ever begun; true for generation 0.
   [[nodiscard]] bool was_begun(SignalUse use) const;
   /// Whether no later use of its signal was begun.

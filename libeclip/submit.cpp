@@ -12,11 +12,21 @@ constexpr std::uint32_t known_flags = ECLIP_PACKET_BARRIER | ECLIP_PACKET_SIGNAL
 constexpr std::uint32_t largest_workgroup = 1024;  // work items, of every GPU that ECLIP supports
 constexpr std::uint64_t kernarg_alignment = 16;    // of the HSA dispatch packet
 
+int report_lease_end(const eclip_lease& lease) {
+  const auto& slot = lease.context->state().leases[lease.slot];
+  return report(ESTALE,
+                "lease " + std::to_string(lease.id) +
+                    (lease.state() == LeaseState::revoked ? " was revoked" : " has ended") + " (" +
+                    describe(static_cast<LeaseEnd>(slot.reason.load(std::memory_order_relaxed))) +
+                    "): release it and plan anew");
+}
+
 /// Puts flags and completion signal into the packet and the packet into the ring.
 int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint32_t signal,
          eclip_token* token) {
   eclip_context& context = *lease.context;
   if (const int failed = context.check_alive(); failed != 0) return failed;
+  if (lease.state() != LeaseState::active) return report_lease_end(lease);
   if ((flags & ~known_flags) != 0)
     return report(EINVAL, "unknown packet flags " + std::to_string(flags));
   if ((flags & ECLIP_PACKET_BARRIER) != 0) packet.flags = LeasePacket::flag_barrier;
@@ -36,6 +46,11 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
     return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
   }
   context.wake_forwarder();
+  // The lease ended while the packet was written: eclipd has dropped it, or has not even seen it.
+  if (lease.state() == LeaseState::ended) {
+    if (use.generation != 0) context.signals->cancel_use(use);
+    return report_lease_end(lease);
+  }
   if (token != nullptr) *token = {use.signal, use.generation};
   return 0;
 }

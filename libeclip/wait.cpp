@@ -43,10 +43,11 @@ bool spin(const eclip_context& context, SignalUse use, Clock::time_point until) 
   return true;
 }
 
-/// Counts this thread among those that want WorkerState::completions raised and woken.
+/// Counts this thread among those that want a signal's SignalSlot::wakes raised and woken.
 class Waiter {
  public:
-  explicit Waiter(const eclip_context& context) : waiters_(&context.request().waiters) {
+  Waiter(const eclip_context& context, std::uint32_t signal)
+      : waiters_(&context.request().waiters[signal]) {
     waiters_->fetch_add(1, std::memory_order_seq_cst);
     // A forwarder that sleeps looks for neither completions nor waiters.
     context.wake_forwarder();
@@ -56,26 +57,33 @@ class Waiter {
   ~Waiter() { waiters_->fetch_sub(1, std::memory_order_seq_cst); }
 
  private:
-  std::atomic<std::uint32_t>* waiters_;
+  std::atomic<std::uint16_t>* waiters_;
 };
+
+/// 0 for a completed use, -ECANCELED for a dropped one.
+int outcome(const eclip_context& context, SignalUse use) {
+  if (context.signals->is_cancelled(use))
+    return report(ECANCELED, "the packet was not done: it was dropped with its lease");
+  return 0;
+}
 
 int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
   if (const int failed = check(context, use); failed != 0) return failed;
   const auto start = Clock::now();
   const auto deadline =
       start + std::chrono::nanoseconds(std::min<std::uint64_t>(timeout_ns, longest_wait.count()));
-  if (spin(*context, use, std::min(deadline, start + spin_time))) return 0;
-  const Waiter waiter(*context);
+  if (spin(*context, use, std::min(deadline, start + spin_time))) return outcome(*context, use);
+  const Waiter waiter(*context, use.signal);
+  const auto& wakes = context->state().signals[use.signal].wakes;
   while (true) {
     // Read before the looks below: what happens after them changes it, and the sleep ends at once.
-    const std::uint32_t seen = context->state().completions.load(std::memory_order_acquire);
-    if (context->signals->is_complete(use)) return 0;
+    const std::uint32_t seen = wakes.load(std::memory_order_acquire);
+    if (context->signals->is_complete(use)) return outcome(*context, use);
     if (const int failed = context->check_alive(); failed != 0) return failed;
     const auto left = deadline - Clock::now();
     if (left <= left.zero()) return report(ETIMEDOUT, "the packet did not complete in time");
-    futex_wait(context->state().completions, seen,
-               std::min<std::chrono::nanoseconds>(left, longest_sleep));
-    if (context->signals->is_complete(use)) return 0;
+    futex_wait(wakes, seen, std::min<std::chrono::nanoseconds>(left, longest_sleep));
+    if (context->signals->is_complete(use)) return outcome(*context, use);
     context->control.look_for_hangup();
   }
 }
@@ -95,6 +103,7 @@ int times(eclip_context* context, SignalUse use, std::uint64_t* start_ns, std::u
     return report(EINVAL, "the token is none, or the GPU's clock is unknown");
   const SignalSlot& slot = context->state().signals[use.signal];
   if (!context->signals->is_complete(use)) return report(EAGAIN, "the packet has not completed");
+  if (const int failed = outcome(*context, use); failed != 0) return failed;
   // The GPU and, at the signal's next use, eclipd write these; the look afterwards tells.
   const std::uint64_t start = __atomic_load_n(&slot.start_ts, __ATOMIC_ACQUIRE);
   const std::uint64_t end = __atomic_load_n(&slot.end_ts, __ATOMIC_ACQUIRE);
@@ -136,7 +145,8 @@ int eclip_signal_destroy(eclip_context* context, uint32_t signal) {
 int eclip_is_complete(eclip_context* context, struct eclip_token token) {
   const eclip::SignalUse use{token.signal, token.generation};
   if (context == nullptr || token.signal >= eclip::WorkerState::signal_count) return 0;
-  return context->signals->is_complete(use) ? 1 : 0;
+  if (!context->signals->is_complete(use)) return 0;
+  return context->signals->is_cancelled(use) ? -ECANCELED : 1;
 }
 
 int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns) {

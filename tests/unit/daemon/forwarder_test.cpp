@@ -90,6 +90,7 @@ class ForwarderTest : public ::testing::Test {
                                                                .stream = StreamId{stream},
                                                                .region = std::move(*region),
                                                                .reader = LeaseRingReader(ring),
+                                                               .slot = &worker.state->leases[lease],
                                                                .on_closed = std::move(on_closed)}));
     return ring;
   }
@@ -114,7 +115,8 @@ class ForwarderTest : public ::testing::Test {
       board_,
       [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
         faults_.push_back({worker, lease, packet, error.message()});
-      }};
+      },
+      [](WorkerId, LeaseId, LeaseEnd) {}};
 };
 
 TEST_F(ForwarderTest, PacketsOfALeaseReachItsStreamAndTheDoorbellRingsOnceForABurst) {
@@ -224,7 +226,7 @@ TEST_F(ForwarderTest, AReleasedLeaseClosesAfterItsPacketsHaveCompleted) {
   LeaseRing& ring = open_lease(anna_, 1, 0, [&] { closed = true; });
   settle();
   LeaseRingWriter(ring).push(dispatch());
-  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, false);
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::released, false);
   settle();
   EXPECT_EQ(queues_[0].rung(), 2U) << "the packet, then the drain's barrier";
   queues_[0].complete_one();
@@ -266,7 +268,7 @@ TEST_F(ForwarderTest, AWorkerIsNotQuietWhileAPacketOfAClosedLeaseRuns) {
   LeaseRing& ring = open_lease(anna_, 1, 0);
   settle();
   LeaseRingWriter(ring).push(dispatch());
-  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, false);
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::released, false);
   settle();
   forwarder_.quiesce(anna_.forwarded, [&] { quiet = true; });
   settle();
@@ -296,13 +298,14 @@ TEST_F(ForwarderTest, ASleepingForwarderIsWokenByAWorkerAndWakesAWaitingWorker) 
   LeaseRing& ring = open_lease(anna_, 1, 0);
   forwarder_.start();
   LeaseRingWriter writer(ring);
+  auto& wakes = anna_.state->signals[0].wakes;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   for (std::uint32_t round = 1; round <= 200; ++round) {
     while (board_.forwarder_asleep.load() == 0 && std::chrono::steady_clock::now() < deadline)
       std::this_thread::yield();
     ASSERT_EQ(board_.forwarder_asleep.load(), 1U) << "it does not go to sleep";
     writer.push(dispatch({.signal = 0, .generation = round}));
-    anna_.request.waiters.fetch_add(1);
+    anna_.request.waiters[0].fetch_add(1);
     if (board_.forwarder_asleep.load() != 0) {
       anna_.request.wake.fetch_add(1);
       futex_wake_all(anna_.request.wake);
@@ -310,12 +313,12 @@ TEST_F(ForwarderTest, ASleepingForwarderIsWokenByAWorkerAndWakesAWaitingWorker) 
     while (queues_[0].rung() < round && std::chrono::steady_clock::now() < deadline)
       std::this_thread::yield();
     ASSERT_EQ(queues_[0].rung(), round) << "it was not woken";
-    const std::uint32_t before = anna_.state->completions.load();
+    const std::uint32_t before = wakes.load();
     queues_[0].complete_one();
-    while (anna_.state->completions.load() == before && std::chrono::steady_clock::now() < deadline)
-      futex_wait(anna_.state->completions, before, std::chrono::seconds(1));
-    ASSERT_NE(anna_.state->completions.load(), before) << "the waiting worker was not woken";
-    anna_.request.waiters.fetch_sub(1);
+    while (wakes.load() == before && std::chrono::steady_clock::now() < deadline)
+      futex_wait(wakes, before, std::chrono::seconds(1));
+    ASSERT_NE(wakes.load(), before) << "the waiting worker was not woken";
+    anna_.request.waiters[0].fetch_sub(1);
   }
 }
 

@@ -61,7 +61,7 @@ TEST(Region, AnotherKindVersionOrSizeIsRefused) {
   EXPECT_EQ(Region::open(duplicate(*region), RegionKind::board, 1 << 20, false).error().code,
             Errc::malformed);
   auto& header = *reinterpret_cast<RegionHeader*>(region->bytes().data());
-  header.major = 2;
+  header.major = RegionHeader::layout_major + 1;
   EXPECT_EQ(
       Region::open(duplicate(*region), RegionKind::board, sizeof(Payload), false).error().code,
       Errc::version_mismatch);

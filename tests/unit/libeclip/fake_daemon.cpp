@@ -146,9 +146,14 @@ void FakeDaemon::grant_lease(int socket, const Message& request) {
   const LeaseRingReader reader(region.payload<LeaseRing>());
   rings_.push_back({std::move(region), reader});
   const bool any = asked.stream == LeaseAcquire::any_stream;
-  const LeaseGranted granted{.lease = 100 + rings_.size(),
-                             .stream = any ? 2 : asked.stream,
-                             .cu_count = any ? asked.cu_count : 15};
+  const LeaseGranted granted{
+      .lease = 100 + rings_.size(),
+      .stream = any ? 2 : asked.stream,
+      .cu_count = any ? asked.cu_count : 15,
+      .slot = static_cast<std::uint32_t>(rings_.size() - 1) % max_leases_per_worker,
+      .reserved = 0};
+  lease_slot(granted.slot).lease = granted.lease;
+  lease_slot(granted.slot).state = static_cast<std::uint32_t>(LeaseState::active);
   reply_with_fd(socket, make_message(MessageType::lease_granted, request.header.sequence, granted),
                 rings_.back().region.fd());
 }
@@ -220,16 +225,28 @@ void FakeDaemon::complete(SignalUse use, std::uint64_t start, std::uint64_t end)
   __atomic_store_n(&slot.start_ts, start, __ATOMIC_RELAXED);
   __atomic_store_n(&slot.end_ts, end, __ATOMIC_RELAXED);
   slot.value.store(0, std::memory_order_release);
-  state().completions.fetch_add(1);
-  futex_wake_all(state().completions);
+  wake(use.signal);
+}
+
+void FakeDaemon::cancel(SignalUse use) {
+  SignalSlot& slot = state().signals[use.signal];
+  slot.cancelled.store(use.generation, std::memory_order_relaxed);
+  slot.value.store(0, std::memory_order_relaxed);
+  slot.generation.store(use.generation, std::memory_order_release);
+  wake(use.signal);
+}
+
+void FakeDaemon::wake(std::uint32_t signal) {
+  SignalSlot& slot = state().signals[signal];
+  slot.wakes.fetch_add(1);
+  futex_wake_all(slot.wakes);
 }
 
 void FakeDaemon::cut_off(Errc fault, std::uint64_t lease, std::uint64_t packet) {
   state().fault_lease = lease;
   state().fault_packet = packet;
   state().fault.store(static_cast<std::uint32_t>(fault), std::memory_order_release);
-  state().completions.fetch_add(1);
-  futex_wake_all(state().completions);
+  for (std::uint32_t signal = 0; signal < WorkerState::signal_count; ++signal) wake(signal);
 }
 
 bool FakeDaemon::is_complete(SignalUse use) {

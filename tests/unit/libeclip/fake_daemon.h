@@ -42,6 +42,7 @@ class FakeDaemon {
   [[nodiscard]] std::string path() const { return path_.string(); }
   [[nodiscard]] Board& board() { return board_->payload<Board>(); }
   [[nodiscard]] WorkerState& state() { return state_->payload<WorkerState>(); }
+  [[nodiscard]] LeaseSlot& lease_slot(std::uint32_t slot) { return state().leases.at(slot); }
   [[nodiscard]] WorkerRequest& request() { return request_->payload<WorkerRequest>(); }
   [[nodiscard]] Region& state_region() { return *state_; }
   /// The ring of the index-th lease granted.
@@ -59,12 +60,14 @@ class FakeDaemon {
 
   /// A signal's use is forwarded, and completed at these ticks.
   void forward(SignalUse use);
+  void cancel(SignalUse use);
   void complete(SignalUse use, std::uint64_t start = 0, std::uint64_t end = 0);
   void cut_off(Errc fault, std::uint64_t lease, std::uint64_t packet);
   /// Closes all connections at once, as the end of the process would.
   void die();
 
  private:
+  void wake(std::uint32_t signal);
   void serve();
   void reply_to(int socket, const ReceivedMessage& received);
   void reply_with_fd(int socket, const Message& reply, int fd);
