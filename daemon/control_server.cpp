@@ -37,9 +37,9 @@ Message ok(std::uint32_t sequence, std::uint64_t handle) {
 
 }  // namespace
 
-ControlServer::ControlServer(Service& service, const ListeningSocket& socket, int signal_fd)
+ControlServer::ControlServer(Service& service, int listening_fd, int signal_fd)
     : service_(service),
-      socket_(socket),
+      listening_fd_(listening_fd),
       signal_fd_(signal_fd),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
@@ -52,73 +52,93 @@ Result<void> ControlServer::watch(int fd, std::uint64_t tag, std::uint32_t event
   return {};
 }
 
-Result<void> ControlServer::run() {
+Result<void> ControlServer::begin() {
   for (const auto& [fd, tag] :
-       {std::pair{socket_.fd(), tag_listen}, std::pair{signal_fd_, tag_signal},
-        std::pair{service_.wake_fd(), tag_service}})
+       {std::pair{listening_fd_, tag_listen}, std::pair{signal_fd_, tag_signal},
+        std::pair{service_.wake_fd(), tag_service}}) {
+    if (fd < 0) continue;
     if (auto watched = watch(fd, tag, EPOLLIN); !watched) return watched;
+  }
+  begun_ = true;
+  return {};
+}
+
+Result<void> ControlServer::run() {
   while (true) {
-    std::array<epoll_event, 64> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
-    if (count < 0 && errno != EINTR) return fail_errno(errno, "wait for clients");
-    for (int i = 0; i < count; ++i) {
-      const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
-      if (tag == tag_listen) {
-        accept_clients();
-      } else if (tag == tag_service) {
-        if (auto done = service_.run_posted(); !done) return done;
-      } else if (tag == tag_signal) {
-        signalfd_siginfo signal{};
-        if (::read(signal_fd_, &signal, sizeof signal) == sizeof signal) {
-          spdlog::info("stopping on signal {}", signal.ssi_signo);
-          return {};
-        }
-      } else {
-        const std::uint64_t id = (tag >> 1) - first_connection;
-        if (!connections_.contains(id)) continue;  // dropped by an event before this one
-        if ((tag & 1) != 0)
-          drop(id, "its process died");
-        else
-          serve(id, events[static_cast<std::size_t>(i)].events);
+    const auto goes_on = turn(-1);
+    if (!goes_on) return tl::unexpected(goes_on.error());
+    if (!*goes_on) return {};
+  }
+}
+
+Result<bool> ControlServer::turn(int timeout_ms) {
+  if (!begun_)
+    if (auto begun = begin(); !begun) return tl::unexpected(begun.error());
+  std::array<epoll_event, 64> events;
+  const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
+  if (count < 0 && errno != EINTR) return fail_errno(errno, "wait for clients");
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
+    if (tag == tag_listen) {
+      accept_clients();
+    } else if (tag == tag_service) {
+      if (auto done = service_.run_posted(); !done) return tl::unexpected(done.error());
+    } else if (tag == tag_signal) {
+      signalfd_siginfo signal{};
+      if (::read(signal_fd_, &signal, sizeof signal) == sizeof signal) {
+        spdlog::info("stopping on signal {}", signal.ssi_signo);
+        return false;
       }
+    } else {
+      const std::uint64_t id = (tag >> 1) - first_connection;
+      if (!connections_.contains(id)) continue;  // dropped by an event before this one
+      if ((tag & 1) != 0)
+        drop(id, "its process died");
+      else
+        serve(id, events[static_cast<std::size_t>(i)].events);
     }
   }
+  return true;
 }
 
 void ControlServer::accept_clients() {
   while (true) {
-    UniqueFd socket(::accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd socket(::accept4(listening_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       if (errno == EMFILE || errno == ENFILE) {
         spdlog::error("no descriptors left: no new clients until one leaves");
-        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.fd(), nullptr);
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listening_fd_, nullptr);
         listening_ = false;
       } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         spdlog::error("accept a client: {}", std::generic_category().message(errno));
       }
       return;
     }
-    if (connections_.size() >= max_connections) {
-      if (!refusing_) spdlog::warn("{} connections: refusing more", max_connections);
-      refusing_ = true;
-      continue;  // closes it
-    }
-    refusing_ = false;
-    auto peer = identify_peer(socket.get());
-    if (!peer) {
-      spdlog::debug("{}", peer.error().message());
-      continue;
-    }
-    const std::uint64_t id = ++last_connection_;
-    auto& connection =
-        connections_.emplace(id, Connection{.socket = std::move(socket), .peer = std::move(*peer)})
-            .first->second;
-    auto watched = watch(connection.socket.get(), socket_tag(id), EPOLLIN);
-    if (watched) watched = watch(connection.peer.pidfd.get(), pidfd_tag(id), EPOLLIN);
-    if (!watched) {
-      spdlog::error("{}", watched.error().message());
-      drop(id, "it cannot be watched");
-    }
+    take(std::move(socket));
+  }
+}
+
+void ControlServer::take(UniqueFd socket) {
+  if (connections_.size() >= max_connections) {
+    if (!refusing_) spdlog::warn("{} connections: refusing more", max_connections);
+    refusing_ = true;
+    return;  // closes it
+  }
+  refusing_ = false;
+  auto peer = identify_peer(socket.get());
+  if (!peer) {
+    spdlog::debug("{}", peer.error().message());
+    return;
+  }
+  const std::uint64_t id = ++last_connection_;
+  auto& connection =
+      connections_.emplace(id, Connection{.socket = std::move(socket), .peer = std::move(*peer)})
+          .first->second;
+  auto watched = watch(connection.socket.get(), socket_tag(id), EPOLLIN);
+  if (watched) watched = watch(connection.peer.pidfd.get(), pidfd_tag(id), EPOLLIN);
+  if (!watched) {
+    spdlog::error("{}", watched.error().message());
+    drop(id, "it cannot be watched");
   }
 }
 
@@ -129,7 +149,7 @@ void ControlServer::drop(std::uint64_t id, const char* why) {
   const auto worker = found->second.worker;
   connections_.erase(found);
   if (worker) service_.remove_worker(*worker);
-  if (!listening_) listening_ = watch(socket_.fd(), tag_listen, EPOLLIN).has_value();
+  if (!listening_) listening_ = watch(listening_fd_, tag_listen, EPOLLIN).has_value();
 }
 
 void ControlServer::serve(std::uint64_t id, std::uint32_t events) {

@@ -39,14 +39,20 @@ class ListeningSocket {
 /// Serves clients on one thread until a signal says stop.
 class ControlServer {
  public:
-  /// All must outlive it.
-  ControlServer(Service& service, const ListeningSocket& socket, int signal_fd);
+  /// All must outlive it. A descriptor may be negative: there is none (tests).
+  ControlServer(Service& service, int listening_fd, int signal_fd);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
   /// Returns after SIGTERM or SIGINT on the signalfd. Errors: epoll's, and that the GPU has failed.
   Result<void> run();
+
+  /// Takes what has happened, after waiting for it at most so long (-1: for ever). False: a signal
+  /// said stop. Errors as of run().
+  Result<bool> turn(int timeout_ms);
+  /// A connected client, as if it had come through the listening socket.
+  void take(UniqueFd socket);
 
  private:
   struct Connection {
@@ -63,6 +69,7 @@ class ControlServer {
   };
 
   Result<void> watch(int fd, std::uint64_t tag, std::uint32_t events) const;
+  Result<void> begin();
   void accept_clients();
   void serve(std::uint64_t id, std::uint32_t events);
   void drop(std::uint64_t id, const char* why);
@@ -76,9 +83,10 @@ class ControlServer {
                           const std::vector<Record>& records);
 
   Service& service_;
-  const ListeningSocket& socket_;
+  const int listening_fd_;
   const int signal_fd_;
   UniqueFd epoll_;
+  bool begun_ = false;
   bool listening_ = true;  ///< false: no descriptors were left
   bool refusing_ = false;  ///< there are max_connections; said once
   std::uint64_t last_connection_ = 0;

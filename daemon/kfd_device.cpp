@@ -6,6 +6,7 @@
 #include <hsa/amd_hsa_queue.h>
 #include <hsakmt.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -42,43 +43,22 @@ Result<std::uint64_t> read_counter_hz(std::uint32_t render_minor) {
   return std::uint64_t{info.gpu_counter_freq} * 1000;
 }
 
+/// A queue of the KFD's.
+struct KfdQueue final : HardwareQueue {
+  ~KfdQueue() override {
+    if (!created) return;
+    queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
+    hsaKmtDestroyQueue(id);
+  }
+  using HardwareQueue::ring_;
+
+  GpuMemory packets;
+  GpuMemory control;  // amd_queue_t
+  HSA_QUEUEID id = 0;
+  bool created = false;
+};
+
 }  // namespace
-
-GpuMemory::GpuMemory(GpuMemory&& other) noexcept {
-  *this = std::move(other);
-}
-
-GpuMemory& GpuMemory::operator=(GpuMemory&& other) noexcept {
-  if (this == &other) return *this;
-  release();
-  kind_ = other.kind_;
-  thunk_address_ = std::exchange(other.thunk_address_, nullptr);
-  host_ = other.host_;
-  gpu_address_ = other.gpu_address_;
-  bytes_ = other.bytes_;
-  return *this;
-}
-
-GpuMemory::~GpuMemory() {
-  release();
-}
-
-void GpuMemory::release() {
-  if (thunk_address_ == nullptr) return;
-  // A failure here leaves the memory to the driver, which frees it with the process.
-  hsaKmtUnmapMemoryToGPU(thunk_address_);
-  if (kind_ == Kind::registered)
-    hsaKmtDeregisterMemory(thunk_address_);
-  else
-    hsaKmtFreeMemory(thunk_address_, bytes_);
-  thunk_address_ = nullptr;
-}
-
-HardwareQueue::~HardwareQueue() {
-  if (!created_) return;
-  queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
-  hsaKmtDestroyQueue(id_);
-}
 
 Result<std::unique_ptr<KfdDevice>> KfdDevice::open(std::optional<std::uint32_t> node) {
   if (const auto status = hsaKmtOpenKFD(); status != HSAKMT_STATUS_SUCCESS)
@@ -100,6 +80,7 @@ Result<std::unique_ptr<KfdDevice>> KfdDevice::open(std::optional<std::uint32_t> 
 }
 
 KfdDevice::~KfdDevice() {
+  watch_.reset();  // while the KFD is open
   hsaKmtReleaseSystemProperties();
   hsaKmtCloseKFD();
 }
@@ -115,29 +96,29 @@ Result<GpuMemory> KfdDevice::allocate(std::uint64_t bytes, GpuMemory::Kind kind)
   flags.ui32.CachePolicy = HSA_CACHING_CACHED;
   flags.ui32.CoarseGrain = local ? 1 : 0;
   flags.ui32.NoSubstitute = local ? 1 : 0;
-  GpuMemory memory;
-  memory.kind_ = kind;
-  memory.bytes_ = (bytes + page_bytes - 1) / page_bytes * page_bytes;
+  GpuMemory::Place place{.kind = kind, .bytes = (bytes + page_bytes - 1) / page_bytes * page_bytes};
   void* address = nullptr;
   // System memory belongs to node 0, the CPU's.
   const std::uint32_t home = local ? topology_.node.value : 0;
-  if (const auto status = hsaKmtAllocMemory(home, memory.bytes_, flags, &address);
+  if (const auto status = hsaKmtAllocMemory(home, place.bytes, flags, &address);
       status != HSAKMT_STATUS_SUCCESS)
     return fail_thunk(what, status);
-  memory.thunk_address_ = address;
+  place.handle = address;
   HSAuint64 alternate = 0;
   HsaMemMapFlags map_flags{};
   std::uint32_t node = topology_.node.value;
   if (const auto status =
-          hsaKmtMapMemoryToGPUNodes(address, memory.bytes_, &alternate, map_flags, 1, &node);
-      status != HSAKMT_STATUS_SUCCESS)
+          hsaKmtMapMemoryToGPUNodes(address, place.bytes, &alternate, map_flags, 1, &node);
+      status != HSAKMT_STATUS_SUCCESS) {
+    release(place);
     return fail_thunk(what + ", for the GPU", status);
-  memory.gpu_address_ = alternate != 0 ? alternate : reinterpret_cast<std::uint64_t>(address);
-  if (!local) {
-    memory.host_ = static_cast<std::byte*>(address);
-    std::memset(memory.host_, 0, memory.bytes_);
   }
-  return memory;
+  place.gpu_address = alternate != 0 ? alternate : reinterpret_cast<std::uint64_t>(address);
+  if (!local) {
+    place.host = static_cast<std::byte*>(address);
+    std::memset(place.host, 0, place.bytes);
+  }
+  return GpuMemory(*this, place);
 }
 
 Result<GpuMemory> KfdDevice::allocate_system(std::uint64_t bytes) {
@@ -156,40 +137,40 @@ Result<GpuMemory> KfdDevice::register_host(std::span<std::byte> memory) {
   if (const auto status = hsaKmtRegisterMemoryWithFlags(memory.data(), memory.size(), flags);
       status != HSAKMT_STATUS_SUCCESS)
     return fail_thunk(what, status);
-  GpuMemory registered;
-  registered.kind_ = GpuMemory::Kind::registered;
-  registered.thunk_address_ = memory.data();
-  registered.host_ = memory.data();
-  registered.bytes_ = memory.size();
+  GpuMemory::Place place{.kind = GpuMemory::Kind::registered,
+                         .handle = memory.data(),
+                         .host = memory.data(),
+                         .bytes = memory.size()};
   HSAuint64 alternate = 0;
   if (const auto status = hsaKmtMapMemoryToGPU(memory.data(), memory.size(), &alternate);
-      status != HSAKMT_STATUS_SUCCESS)
+      status != HSAKMT_STATUS_SUCCESS) {
+    release(place);
     return fail_thunk(what, status);
-  registered.gpu_address_ =
-      alternate != 0 ? alternate : reinterpret_cast<std::uint64_t>(memory.data());
-  return registered;
+  }
+  place.gpu_address = alternate != 0 ? alternate : reinterpret_cast<std::uint64_t>(memory.data());
+  return GpuMemory(*this, place);
 }
 
 Result<std::unique_ptr<HardwareQueue>> KfdDevice::create_queue(std::uint32_t packet_count,
                                                                const CuMask& mask) {
-  std::unique_ptr<HardwareQueue> queue(new HardwareQueue);
+  auto queue = std::make_unique<KfdQueue>();
   auto packets = allocate_system(packet_count * sizeof(AqlPacket));
   if (!packets) return tl::unexpected(packets.error());
-  queue->packets_ = std::move(*packets);
+  queue->packets = std::move(*packets);
   auto control = allocate_system(sizeof(amd_queue_t));
   if (!control) return tl::unexpected(control.error());
-  queue->control_ = std::move(*control);
+  queue->control = std::move(*control);
 
   // Packet processor and debugger find the rest of the queue from its read pointer.
-  auto* amd_queue = new (queue->control_.host()) amd_queue_t{};
+  auto* amd_queue = new (queue->control.host()) amd_queue_t{};
   amd_queue->hsa_queue.type = HSA_QUEUE_TYPE_SINGLE;
   amd_queue->hsa_queue.features = HSA_QUEUE_FEATURE_KERNEL_DISPATCH;
-  amd_queue->hsa_queue.base_address = queue->packets_.host();
+  amd_queue->hsa_queue.base_address = queue->packets.host();
   amd_queue->hsa_queue.size = packet_count;
   amd_queue->read_dispatch_id_field_base_byte_offset = offsetof(amd_queue_t, read_dispatch_id);
   amd_queue->queue_properties = AMD_QUEUE_PROPERTIES_IS_PTR64 |  //
                                 AMD_QUEUE_PROPERTIES_ENABLE_PROFILING;
-  const std::span<AqlPacket> slots(reinterpret_cast<AqlPacket*>(queue->packets_.host()),
+  const std::span<AqlPacket> slots(reinterpret_cast<AqlPacket*>(queue->packets.host()),
                                    packet_count);
   for (auto& slot : slots) slot.header.store(aql_invalid_header, std::memory_order_relaxed);
 
@@ -200,17 +181,17 @@ Result<std::unique_ptr<HardwareQueue>> KfdDevice::create_queue(std::uint32_t pac
       const_cast<HSAuint64*>(reinterpret_cast<volatile HSAuint64*>(&amd_queue->write_dispatch_id));
   queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
   if (const auto status = hsaKmtCreateQueue(topology_.node.value, HSA_QUEUE_COMPUTE_AQL, 100,
-                                            HSA_QUEUE_PRIORITY_NORMAL, queue->packets_.host(),
-                                            queue->packets_.bytes(), nullptr, &resource);
+                                            HSA_QUEUE_PRIORITY_NORMAL, queue->packets.host(),
+                                            queue->packets.bytes(), nullptr, &resource);
       status != HSAKMT_STATUS_SUCCESS)
     return fail_thunk("create a hardware queue", status);
-  queue->id_ = resource.QueueId;
-  queue->created_ = true;
+  queue->id = resource.QueueId;
+  queue->created = true;
 
   std::vector<std::uint32_t> words(mask.words().begin(), mask.words().end());
   queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
   if (const auto status = hsaKmtSetQueueCUMask(
-          queue->id_, static_cast<std::uint32_t>(words.size() * 32), words.data());
+          queue->id, static_cast<std::uint32_t>(words.size() * 32), words.data());
       status != HSAKMT_STATUS_SUCCESS)
     return fail_thunk("set CU mask " + mask.to_string(), status);
   queue->ring_.emplace(slots, amd_queue->write_dispatch_id, amd_queue->read_dispatch_id,
@@ -227,8 +208,24 @@ Result<ClockSample> KfdDevice::sample_clock() {
                      .host = std::chrono::nanoseconds(counters.CPUClockCounter)};
 }
 
-std::uint64_t KfdDevice::queue_ioctls() {
+std::uint64_t KfdDevice::queue_ioctls() const {
   return queue_ioctl_count.load(std::memory_order_relaxed);
+}
+
+Result<void> KfdDevice::watch(std::function<void(Error)> failed) {
+  auto watch = GpuWatch::start(topology_.node.value, std::move(failed));
+  if (!watch) return tl::unexpected(watch.error());
+  watch_ = std::move(*watch);
+  return {};
+}
+
+void KfdDevice::release(const GpuMemory::Place& place) {
+  // A failure here leaves the memory to the driver, which frees it with the process.
+  hsaKmtUnmapMemoryToGPU(place.handle);
+  if (place.kind == GpuMemory::Kind::registered)
+    hsaKmtDeregisterMemory(place.handle);
+  else
+    hsaKmtFreeMemory(place.handle, place.bytes);
 }
 
 }  // namespace eclip::daemon

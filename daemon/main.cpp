@@ -16,6 +16,7 @@
 
 #include "daemon/config.h"
 #include "daemon/control_server.h"
+#include "daemon/kfd_device.h"
 #include "daemon/service.h"
 
 namespace {
@@ -77,10 +78,12 @@ Result<void> serve(const Config& config, int ready_fd) {
   // The socket first: a second eclipd must not touch the GPU.
   auto socket = ListeningSocket::open(config);
   if (!socket) return tl::unexpected(socket.error());
-  auto service = Service::create(config);
+  auto device = KfdDevice::open(config.gpu.node);
+  if (!device) return tl::unexpected(device.error());
+  auto service = Service::create(config, std::move(*device));
   if (!service) return tl::unexpected(service.error());
   // The socket and its lock stay until the service has given the GPU back.
-  ControlServer server(**service, *socket, signal_fd.get());
+  ControlServer server(**service, socket->fd(), signal_fd.get());
   spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
   announce_ready(ready_fd);
   auto served = server.run();

@@ -39,12 +39,11 @@ Service::~Service() {
   queues_.clear();  // before the memory that their packets use
 }
 
-Result<std::unique_ptr<Service>> Service::create(const Config& config) {
+Result<std::unique_ptr<Service>> Service::create(const Config& config,
+                                                 std::unique_ptr<GpuDevice> device) {
   std::unique_ptr<Service> service(new Service(config));
   if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
-  auto device = KfdDevice::open(config.gpu.node);
-  if (!device) return tl::unexpected(device.error());
-  service->device_ = std::move(*device);
+  service->device_ = std::move(device);
   service->power_.emplace(service->device_->topology().render_minor);
   if (config.probes.count_ioctls) {
     if (auto probe = KfdIoctlProbe::attach())
@@ -53,12 +52,10 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config) {
       spdlog::warn("{}", probe.error().message());
   }
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
-  auto watch = GpuWatch::start(service->device_->topology().node.value,
-                               [raw = service.get()](const Error& error) {
-                                 raw->mailbox_.post([raw, error] { raw->failure_ = error; });
-                               });
-  if (!watch) return tl::unexpected(watch.error());
-  service->watch_ = std::move(*watch);
+  auto watched = service->device_->watch([raw = service.get()](const Error& error) {
+    raw->mailbox_.post([raw, error] { raw->failure_ = error; });
+  });
+  if (!watched) return tl::unexpected(watched.error());
   service->start_forwarder();
   return service;
 }
@@ -81,7 +78,7 @@ Result<void> Service::create_pool() {
   if (!signals) return tl::unexpected(signals.error());
   drain_signals_ = std::move(*signals);
   table_.emplace(*masks);
-  queue_ioctls_at_start_ = KfdDevice::queue_ioctls();
+  queue_ioctls_at_start_ = device_->queue_ioctls();
   if (auto created = create_board(*masks); !created) return created;
   spdlog::info("GPU at node {}: {}, {} CUs in {} shader engines; pool of {} streams",
                gpu.node.value, gpu.name, gpu.cu_count, gpu.shader_engines, masks->size());

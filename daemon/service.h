@@ -13,8 +13,7 @@
 
 #include "daemon/config.h"
 #include "daemon/forwarder.h"
-#include "daemon/gpu_watch.h"
-#include "daemon/kfd_device.h"
+#include "daemon/gpu_device.h"
 #include "daemon/kfd_ioctl_probe.h"
 #include "daemon/lease_table.h"
 #include "daemon/mailbox.h"
@@ -28,8 +27,9 @@ namespace eclip::daemon {
 
 class Service {
  public:
-  /// Opens the GPU, creates the pool once and starts the forwarder. Errors name what failed.
-  static Result<std::unique_ptr<Service>> create(const Config& config);
+  /// Creates the pool on a GPU, once, and starts the forwarder. Errors name what failed.
+  static Result<std::unique_ptr<Service>> create(const Config& config,
+                                                 std::unique_ptr<GpuDevice> device);
   /// Stops the forwarder, then gives queues and memory back.
   ~Service();
   Service(const Service&) = delete;
@@ -105,7 +105,7 @@ class Service {
   const std::uint64_t epoch_;
   UniqueFd wake_fd_;
   Mailbox mailbox_;
-  std::unique_ptr<KfdDevice> device_;  // outlives all that came from it
+  std::unique_ptr<GpuDevice> device_;  // outlives all that came from it
   std::optional<PowerMeter> power_;
   std::optional<KfdIoctlProbe> ioctl_probe_;  ///< none: not wanted, or the kernel refuses it
   ClockSample first_sample_{};
@@ -119,8 +119,7 @@ class Service {
   std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
-  std::optional<Error> failure_;  ///< of the GPU
-  std::unique_ptr<GpuWatch> watch_;
+  std::optional<Error> failure_;          ///< of the GPU
   std::unique_ptr<Forwarder> forwarder_;  // first to go
 };
 

@@ -31,7 +31,7 @@ StatusReply Service::status() const {
   for (std::uint32_t i = 0; i < queues_.size(); ++i)
     reply.packets_forwarded += forwarder_->packets(StreamId{i});
   reply.workers_cut_off = workers_cut_off_;
-  reply.queue_ioctls_since_ready = KfdDevice::queue_ioctls() - queue_ioctls_at_start_;
+  reply.queue_ioctls_since_ready = device_->queue_ioctls() - queue_ioctls_at_start_;
   const auto energy = power_->energy_uj();
   const auto power = power_->power_uw();
   reply.has_power = energy && power ? 1 : 0;

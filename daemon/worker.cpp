@@ -37,7 +37,7 @@ static_assert(offsetof(KernelDescriptor, entry_offset) == 16);
 
 }  // namespace
 
-Result<std::unique_ptr<Worker>> Worker::create(WorkerId id, std::string name, KfdDevice& device,
+Result<std::unique_ptr<Worker>> Worker::create(WorkerId id, std::string name, GpuDevice& device,
                                                std::uint64_t epoch) {
   auto state = Region::create("eclip-worker-state", RegionKind::worker_state, sizeof(WorkerState),
                               RegionWriter::daemon, epoch);
@@ -91,7 +91,7 @@ Result<void> Worker::check_quota(std::uint64_t bytes, const Config& config) cons
 }
 
 Result<Worker::Allocated> Worker::allocate(const MemoryAllocate& request, const Config& config,
-                                           KfdDevice& device) {
+                                           GpuDevice& device) {
   if (request.bytes == 0 || request.bytes > config.workers.max_memory_bytes)
     return fail(request.bytes == 0 ? Errc::invalid_argument : Errc::quota_exceeded,
                 "an allocation of " + std::to_string(request.bytes) + " bytes; 1 to " +
@@ -141,7 +141,7 @@ void Worker::free(std::uint32_t handle) {
 }
 
 Result<std::uint32_t> Worker::load_code(std::uint64_t bytes, int fd, const Config& config,
-                                        KfdDevice& device) {
+                                        GpuDevice& device) {
   if (bytes < descriptor_bytes || bytes > max_code_bytes)
     return fail(Errc::invalid_argument, "a code image of " + std::to_string(bytes) + " bytes; " +
                                             std::to_string(descriptor_bytes) + " to " +

@@ -12,7 +12,7 @@
 
 #include "daemon/config.h"
 #include "daemon/forwarder.h"
-#include "daemon/kfd_device.h"
+#include "daemon/gpu_device.h"
 #include "ipc/messages.h"
 #include "ipc/region.h"
 
@@ -23,7 +23,7 @@ namespace eclip::daemon {
 class Worker {
  public:
   /// Makes the worker's regions and makes its signals known to the GPU.
-  static Result<std::unique_ptr<Worker>> create(WorkerId id, std::string name, KfdDevice& device,
+  static Result<std::unique_ptr<Worker>> create(WorkerId id, std::string name, GpuDevice& device,
                                                 std::uint64_t epoch);
 
   [[nodiscard]] WorkerId id() const { return forwarded_->id; }
@@ -47,7 +47,7 @@ class Worker {
   };
   /// Errc::quota_exceeded, Errc::invalid_argument, Errc::device_failed.
   Result<Allocated> allocate(const MemoryAllocate& request, const Config& config,
-                             KfdDevice& device);
+                             GpuDevice& device);
   [[nodiscard]] bool has_memory(std::uint32_t handle) const { return memory_.contains(handle); }
   [[nodiscard]] WorkerObjects::Memory gpu_range(std::uint32_t handle) const;
   /// No packet may use it any more.
@@ -56,7 +56,7 @@ class Worker {
   /// Copies a code image out of the worker's memfd into memory of its own. Errc::malformed,
   /// Errc::quota_exceeded, Errc::device_failed.
   Result<std::uint32_t> load_code(std::uint64_t bytes, int fd, const Config& config,
-                                  KfdDevice& device);
+                                  GpuDevice& device);
   struct RegisteredKernel {
     std::uint32_t handle;
     WorkerObjects::Kernel kernel;
