@@ -24,6 +24,11 @@ class TableReader {
     table_ = node->as_table();
     if (table_ == nullptr) set_error(*node, "[" + name_ + "] must be a table");
   }
+  /// One table of an array of tables.
+  TableReader(const toml::node& node, std::string name, std::string source)
+      : name_(std::move(name)), source_(std::move(source)), table_(node.as_table()) {
+    if (table_ == nullptr) set_error(node, "[[" + name_ + "]] must be tables");
+  }
 
   void read(std::string_view key, std::string& value, std::initializer_list<const char*> allowed) {
     const toml::node* node = take(key);
@@ -70,6 +75,10 @@ class TableReader {
     if (value.empty()) set_error(*node, path(key) + " is empty; leave it out for the default pool");
   }
 
+  void refuse(const std::string& text) {
+    if (table_ != nullptr) set_error(*table_, text);
+  }
+
   /// The first error, which may be a key that nobody asked for.
   Result<void> finish() {
     if (table_ != nullptr) {
@@ -103,6 +112,45 @@ class TableReader {
   std::set<std::string> known_;
   std::string error_;
 };
+
+void read_limits(TableReader& table, UidLimits& limits) {
+  const auto read = [&](const char* key, std::int64_t minimum, std::int64_t maximum,
+                        std::uint32_t& value) {
+    table.read(key, minimum, maximum, [&](auto n) { value = static_cast<std::uint32_t>(n); });
+  };
+  read("max_workers", 0, 120, limits.max_workers);
+  read("max_leases", 0, 65536, limits.max_leases);
+  read("max_share_percent", 1, 100, limits.max_share_percent);
+  std::string priority;
+  table.read("max_priority", priority, {"low", "normal", "high"});
+  if (!priority.empty())
+    limits.max_priority = priority == "low"      ? LeasePriority::low
+                          : priority == "normal" ? LeasePriority::normal
+                                                 : LeasePriority::high;
+}
+
+/// The [[limits]] tables.
+Result<void> read_users(const toml::table& root, const std::string& source, Config& config) {
+  const toml::node* node = root.get("limits");
+  if (node == nullptr) return {};
+  const toml::array* users = node->as_array();
+  if (users == nullptr)
+    return fail(Errc::invalid_argument, source + ":" + std::to_string(node->source().begin.line) +
+                                            ": limits must be an array of tables: [[limits]]");
+  for (const auto& user : *users) {
+    TableReader table(user, "limits", source);
+    std::optional<std::uint32_t> uid;
+    table.read("uid", 0, UINT32_MAX, [&](auto n) { uid = static_cast<std::uint32_t>(n); });
+    UidLimits limits = config.leases.limits;
+    read_limits(table, limits);
+    if (!uid)
+      table.refuse("[[limits]] without a uid");
+    else if (!config.limits.emplace(*uid, limits).second)
+      table.refuse("a second [[limits]] of uid " + std::to_string(*uid) + "; keep one");
+    if (auto finished = table.finish(); !finished) return finished;
+  }
+  return {};
+}
 
 Result<void> check_stream_syntax(const Config& config, const std::string& source) {
   if (config.pool.streams.size() > Board::max_streams)
@@ -157,6 +205,16 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                [&](auto n) { config.workers.max_memory_objects = static_cast<std::uint32_t>(n); });
   workers.read("max_kernels", 1, 1 << 20,
                [&](auto n) { config.workers.max_kernels = static_cast<std::uint32_t>(n); });
+  TableReader leases(root, "leases", source);
+  leases.read("grace_ms", 0, 3'600'000,
+              [&](auto n) { config.leases.grace = std::chrono::milliseconds(n); });
+  leases.read("claim_ms", 1, 60'000,
+              [&](auto n) { config.leases.claim = std::chrono::milliseconds(n); });
+  leases.read("preempt", config.leases.preempt);
+  leases.read("max_holders_per_stream", 1, 16, [&](auto n) {
+    config.leases.max_holders_per_stream = static_cast<std::uint32_t>(n);
+  });
+  read_limits(leases, config.leases.limits);
   TableReader forwarder(root, "forwarder", source);
   forwarder.read("spin_us", 0, 1'000'000,
                  [&](auto n) { config.forwarder.spin = std::chrono::microseconds(n); });
@@ -165,15 +223,18 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
   TableReader probes(root, "probes", source);
   probes.read("count_ioctls", config.probes.count_ioctls);
 
-  for (auto* table : {&daemon, &gpu, &pool, &workers, &forwarder, &probes})
+  for (auto* table : {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &probes})
     if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());
-  constexpr std::array known_tables{"daemon", "gpu", "pool", "workers", "forwarder", "probes"};
+  if (auto read = read_users(root, source, config); !read) return tl::unexpected(read.error());
+  constexpr std::array known_tables{"daemon", "gpu",       "pool",   "workers",
+                                    "leases", "forwarder", "probes", "limits"};
   for (const auto& [key, node] : root) {
     if (std::find(known_tables.begin(), known_tables.end(), key.str()) == known_tables.end())
       return fail(Errc::invalid_argument,
                   source + ":" + std::to_string(node.source().begin.line) +
                       ": unknown table or key '" + std::string(key.str()) +
-                      "'; there are: [daemon], [gpu], [pool], [workers], [forwarder], [probes]");
+                      "'; there are: [daemon], [gpu], [pool], [workers], [leases], [[limits]], "
+                      "[forwarder], [probes]");
   }
   if (!layout.empty() && !config.pool.streams.empty())
     return fail(Errc::invalid_argument,
@@ -184,6 +245,11 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
   if (auto checked = check_stream_syntax(config, source); !checked)
     return tl::unexpected(checked.error());
   return config;
+}
+
+const UidLimits& limits_of(const Config& config, std::uint32_t uid) {
+  const auto found = config.limits.find(uid);
+  return found == config.limits.end() ? config.leases.limits : found->second;
 }
 
 Result<Config> load_config(const std::filesystem::path& file) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,11 +12,20 @@
 
 #include "ipc/control_socket.h"
 #include "ipc/cu_mask.h"
+#include "ipc/messages.h"
 #include "ipc/result.h"
 
 namespace eclip::daemon {
 
 struct GpuTopology;
+
+/// What all workers of one user may have together, or, of the last two, each of their leases.
+struct UidLimits {
+  std::uint32_t max_workers = 120;
+  std::uint32_t max_leases = 256;  ///< queued ones included
+  std::uint32_t max_share_percent = 100;
+  LeasePriority max_priority = LeasePriority::high;
+};
 
 /// Defaults are those of an absent key. packaging/eclipd.toml documents each key.
 struct Config {
@@ -38,6 +48,14 @@ struct Config {
     std::uint32_t max_kernels = 16384;                           ///< of one worker
   } workers;
   struct {
+    std::chrono::milliseconds grace{1000};  ///< of a lease that is revoked, host time
+    std::chrono::milliseconds claim{1000};  ///< within which a worker takes what it is offered
+    bool preempt = false;
+    std::uint32_t max_holders_per_stream = 1;
+    UidLimits limits;  ///< of a uid that is not in the next
+  } leases;
+  std::map<std::uint32_t, UidLimits> limits;  ///< by uid
+  struct {
     std::chrono::microseconds spin{20};  ///< after the last packet, before it naps or sleeps
     std::chrono::microseconds nap{50};   ///< between looks while packets run
   } forwarder;
@@ -45,6 +63,9 @@ struct Config {
     bool count_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry
   } probes;
 };
+
+/// The limits of a user.
+[[nodiscard]] const UidLimits& limits_of(const Config& config, std::uint32_t uid);
 
 /// Parses and validates all that can be without a GPU. Errors name the source, line, key and
 /// remedy; unknown keys are errors.

@@ -6,8 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <climits>
 #include <utility>
 
 #include "ipc/printable.h"
@@ -29,6 +32,14 @@ std::uint64_t socket_tag(std::uint64_t id) {
 }
 std::uint64_t pidfd_tag(std::uint64_t id) {
   return socket_tag(id) | 1;
+}
+
+/// How long epoll_wait may sleep: until the deadline, or for ever.
+int timeout_until(std::optional<std::chrono::steady_clock::time_point> deadline) {
+  if (!deadline) return -1;
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(*deadline - std::chrono::steady_clock::now());
+  return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, INT_MAX));
 }
 
 Message ok(std::uint32_t sequence, std::uint64_t handle) {
@@ -65,7 +76,7 @@ Result<void> ControlServer::begin() {
 
 Result<void> ControlServer::run() {
   while (true) {
-    const auto goes_on = turn(-1);
+    const auto goes_on = turn(timeout_until(service_.next_deadline()));
     if (!goes_on) return tl::unexpected(goes_on.error());
     if (!*goes_on) return {};
   }
@@ -77,6 +88,7 @@ Result<bool> ControlServer::turn(int timeout_ms) {
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
   if (count < 0 && errno != EINTR) return fail_errno(errno, "wait for clients");
+  service_.run_due();
   for (int i = 0; i < count; ++i) {
     const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
     if (tag == tag_listen) {
@@ -215,6 +227,11 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     return std::optional(
         Reply{.message = answer, .fds = std::move(fds), .owned = std::move(owned)});
   };
+  const auto granted = [&](Service::NewLease& lease) {
+    const int fd = lease.ring_fd.get();
+    return reply(make_message(MessageType::lease_granted, sequence, lease.reply), {fd},
+                 std::move(lease.ring_fd));
+  };
   switch (message.header.type) {
     case MessageType::hello: {
       if (connection.worker)
@@ -230,9 +247,20 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::lease_acquire: {
       auto lease = service_.acquire_lease(worker, payload_of<LeaseAcquire>(message));
       if (!lease) return tl::unexpected(lease.error());
-      const int fd = lease->ring_fd.get();
-      return reply(make_message(MessageType::lease_granted, sequence, lease->reply), {fd},
-                   std::move(lease->ring_fd));
+      if (const auto* queued = std::get_if<LeaseQueued>(&*lease))
+        return reply(make_message(MessageType::lease_queued, sequence, *queued));
+      return granted(std::get<Service::NewLease>(*lease));
+    }
+    case MessageType::lease_claim: {
+      auto lease = service_.claim_lease(worker, LeaseId{payload_of<Handle>(message).value});
+      if (!lease) return tl::unexpected(lease.error());
+      return granted(*lease);
+    }
+    case MessageType::lease_revoke: {
+      const auto request_to_revoke = payload_of<LeaseRevoke>(message);
+      if (auto revoked = service_.revoke_lease(connection.peer, request_to_revoke); !revoked)
+        return tl::unexpected(revoked.error());
+      return reply(ok(sequence, request_to_revoke.lease));
     }
     case MessageType::lease_release: {
       const LeaseId lease{payload_of<Handle>(message).value};

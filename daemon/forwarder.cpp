@@ -80,16 +80,29 @@ void Forwarder::revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId le
   });
 }
 
+void Forwarder::set_deadline(std::shared_ptr<ForwardedWorker> worker, LeaseId lease,
+                             std::uint64_t deadline_ns) {
+  mailbox_.post([worker = std::move(worker), lease, deadline_ns] {
+    for (auto& each : worker->leases)
+      if (each->id == lease) each->slot->deadline_ns.store(deadline_ns, std::memory_order_relaxed);
+  });
+}
+
 void Forwarder::close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
                             bool drop) {
   mailbox_.post([this, worker = std::move(worker), lease, reason, drop] {
     for (auto& each : worker->leases) {
-      if (each->id != lease || each->closing) continue;
+      if (each->id != lease) continue;
+      if (each->closing) {
+        if (drop) each->closing_at = each->reader.taken();
+        continue;
+      }
       const std::uint64_t written = each->reader.taken() + each->reader.waiting();
-      if (drop && each->written_at_revocation && written - *each->written_at_revocation > 1)
-        return cut_off(*worker, *each,
-                       Error{make_error_code(Errc::lease_ended),
-                             "went on submitting to a lease that was revoked"});
+      if (drop && !worker->cut_off && each->written_at_revocation &&
+          written - *each->written_at_revocation > 1)
+        cut_off(*worker, *each,
+                Error{make_error_code(Errc::lease_ended),
+                      "went on submitting to a lease that was revoked"});
       each->closing = true;
       each->closing_at = drop ? each->reader.taken() : written;
       each->reason = reason;

@@ -109,8 +109,12 @@ class Forwarder {
   /// forwarded as before until close_lease().
   void revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
                     std::uint64_t deadline_ns);
+  /// Publishes when an active lease expires unless renewed, or the shorter grace of a revoked one.
+  void set_deadline(std::shared_ptr<ForwardedWorker> worker, LeaseId lease,
+                    std::uint64_t deadline_ns);
   /// Forwards what is in the ring now, or drops it (`drop`); then the lease has ended. A worker
-  /// that has written more than one packet since a revocation is cut off.
+  /// that has written more than one packet since a revocation is cut off. A second call with `drop`
+  /// drops what the first was still to forward.
   void close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease, LeaseEnd reason,
                    bool drop);
   /// Changes the worker's object tables.

@@ -77,7 +77,12 @@ Result<void> Service::create_pool() {
   auto signals = device_->allocate_system(drain_signal_count * sizeof(SignalSlot));
   if (!signals) return tl::unexpected(signals.error());
   drain_signals_ = std::move(*signals);
-  table_.emplace(*masks);
+  table_.emplace(*masks,
+                 LeaseTable::Policy{.gpu_cu_count = gpu.cu_count,
+                                    .max_holders_per_stream = config_.leases.max_holders_per_stream,
+                                    .preempt = config_.leases.preempt,
+                                    .grace = config_.leases.grace,
+                                    .claim_time = config_.leases.claim});
   queue_ioctls_at_start_ = device_->queue_ioctls();
   if (auto created = create_board(*masks); !created) return created;
   spdlog::info("GPU at node {}: {}, {} CUs in {} shader engines; pool of {} streams",
@@ -120,8 +125,8 @@ void Service::start_forwarder() {
         mailbox_.post(
             [this, worker, lease, packet, error] { cut_off(worker, lease, packet, error); });
       },
-      [this](WorkerId worker, LeaseId lease, LeaseEnd) {
-        mailbox_.post([this, worker, lease] { lease_has_ended(worker, lease); });
+      [this](WorkerId, LeaseId lease, LeaseEnd reason) {
+        mailbox_.post([this, lease, reason] { lease_has_ended(lease, reason); });
       });
   forwarder_->start();
 }
@@ -158,6 +163,14 @@ Result<Service::NewWorker> Service::add_worker(const Peer& peer, const std::stri
     return fail(Errc::quota_exceeded, "eclipd serves " +
                                           std::to_string(config_.workers.max_workers) +
                                           " workers, as many as it may (workers.max_workers)");
+  const auto of_user = std::count_if(clients_.begin(), clients_.end(),
+                                     [&](const auto& each) { return each.second.uid == peer.uid; });
+  if (const auto limit = limits_of(config_, peer.uid).max_workers;
+      static_cast<std::uint64_t>(of_user) >= limit)
+    return fail(Errc::quota_exceeded, "uid " + std::to_string(peer.uid) + " has " +
+                                          std::to_string(of_user) +
+                                          " workers, as many as it may (max_workers of [leases] "
+                                          "or [[limits]])");
   // Each new worker lengthens the baseline, so that the rate becomes more exact.
   if (auto calibrated = calibrate_clock(); !calibrated) return tl::unexpected(calibrated.error());
   const WorkerId id{++last_worker_};
@@ -180,122 +193,21 @@ Result<Service::NewWorker> Service::add_worker(const Peer& peer, const std::stri
 void Service::remove_worker(WorkerId id) {
   const auto found = clients_.find(id.value);
   if (found == clients_.end()) return;
-  std::vector<std::pair<LeaseId, StreamId>> held;
-  for (const auto& [lease, entry] : leases_)
-    if (entry.worker == id) held.emplace_back(LeaseId{lease}, entry.stream);
-  for (const auto& [lease, stream] : held) begin_drain(id, lease, stream);
-  spdlog::info("worker {} '{}' left: {} packets, {} leases taken back", id.value,
-               found->second.worker->name(), found->second.worker->forwarded()->packets.load(),
-               held.size());
+  spdlog::info("worker {} '{}' left: {} packets", id.value, found->second.worker->name(),
+               found->second.worker->forwarded()->packets.load());
+  account_energy();
+  table_->end_all(id, LeaseEnd::gone, true, Clock::now());
+  carry_out_changes();
   auto worker = std::move(found->second.worker);
   clients_.erase(found);
   const auto forwarded = worker->forwarded();
   departing_.emplace(id.value, std::move(worker));
-  forwarder_->detach(forwarded,
-                     [this, id] { mailbox_.post([this, id] { departing_.erase(id.value); }); });
-}
-
-void Service::begin_drain(WorkerId worker, LeaseId lease, StreamId stream) {
-  table_->begin_drain(stream);
-  leases_.erase(lease.value);
-  publish_lease(stream);
-  spdlog::debug("lease {} of worker {} ends; stream {} drains", lease.value, worker.value,
-                stream.value);
-}
-
-void Service::stream_is_free(StreamId stream) {
-  table_->finish_drain(stream);
-  publish_lease(stream);
-}
-
-void Service::publish_lease(StreamId stream) {
-  const auto& entry = table_->streams()[stream.value];
-  const bool held = entry.state == LeaseTable::StreamState::leased;
-  board().streams[stream.value].lease.store(held ? entry.lease.value : 0);
-  board().epoch.fetch_add(1);
-}
-
-void Service::cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
-  const auto found = clients_.find(worker.value);
-  if (found == clients_.end()) return;  // it has left meanwhile
-  ++workers_cut_off_;
-  found->second.fault = static_cast<std::uint32_t>(error.code.value());
-  spdlog::warn("worker {} '{}' (pid {}) cut off: packet {} of lease {}: {}", worker.value,
-               found->second.worker->name(), found->second.pid, packet, lease.value,
-               error.message());
-  std::vector<std::pair<LeaseId, StreamId>> held;
-  for (const auto& [id, entry] : leases_)
-    if (entry.worker == worker) held.emplace_back(LeaseId{id}, entry.stream);
-  for (const auto& [id, stream] : held) {
-    begin_drain(worker, id, stream);
-    forwarder_->close_lease(found->second.worker->forwarded(), id, LeaseEnd::cut_off, true);
-  }
-}
-
-void Service::lease_has_ended(WorkerId worker, LeaseId lease) {
-  if (const auto stream = table_->stream_of(lease, worker)) begin_drain(worker, lease, *stream);
-}
-
-Result<Service::NewLease> Service::acquire_lease(WorkerId id, const LeaseAcquire& request) {
-  auto worker = find(id);
-  if (!worker) return tl::unexpected(worker.error());
-  if (clients_.at(id.value).fault != 0)
-    return fail(Errc::access_denied, "this worker was cut off for a bad packet; reconnect");
-  std::optional<StreamId> wanted;
-  if (request.stream != LeaseAcquire::any_stream) wanted = StreamId{request.stream};
-  const auto slot = (*worker)->free_lease_slot();
-  if (!slot)
-    return fail(Errc::quota_exceeded, "this worker has " + std::to_string(max_leases_per_worker) +
-                                          " leases, as many as it may; release one");
-  auto region = Region::create("eclip-lease-ring", RegionKind::lease_ring, sizeof(LeaseRing),
-                               RegionWriter::both, epoch_);
-  if (!region) return tl::unexpected(region.error());
-  UniqueFd ring_fd(::dup(region->fd()));
-  if (!ring_fd) return fail_errno(errno, "duplicate a lease ring's descriptor");
-  const auto lease = table_->grant(id, wanted, request.cu_count);
-  if (!lease) return tl::unexpected(lease.error());
-  const StreamId stream = *table_->stream_of(*lease, id);
-  const auto use = std::make_shared<LeaseUse>();
-  leases_.emplace(lease->value,
-                  HeldLease{.worker = id, .stream = stream, .since = Clock::now(), .use = use});
-  publish_lease(stream);
-  LeaseSlot& words = (*worker)->lease_slot(*slot);
-  words.lease.store(lease->value, std::memory_order_relaxed);
-  words.state.store(static_cast<std::uint32_t>(LeaseState::active), std::memory_order_release);
-  LeaseRing& ring = region->payload<LeaseRing>();
-  forwarder_->open_lease((*worker)->forwarded(),
-                         std::make_unique<ForwardedLease>(ForwardedLease{
-                             .id = *lease,
-                             .stream = stream,
-                             .region = std::move(*region),
-                             .reader = LeaseRingReader(ring),
-                             .slot = &words,
-                             .use = use,
-                             .on_closed = [this, stream, &words] {
-                               mailbox_.post([this, stream, &words] {
-                                 words.state.store(static_cast<std::uint32_t>(LeaseState::none));
-                                 stream_is_free(stream);
-                               });
-                             }}));
-  const std::uint32_t cu_count = table_->streams()[stream.value].mask.count();
-  spdlog::debug("lease {}: stream {} ({} CUs) for worker {}", lease->value, stream.value, cu_count,
-                id.value);
-  return NewLease{.reply = {.lease = lease->value,
-                            .stream = stream.value,
-                            .cu_count = cu_count,
-                            .slot = *slot,
-                            .reserved = 0},
-                  .ring_fd = std::move(ring_fd)};
-}
-
-Result<void> Service::release_lease(WorkerId id, LeaseId lease) {
-  auto worker = find(id);
-  if (!worker) return tl::unexpected(worker.error());
-  const auto stream = table_->stream_of(lease, id);
-  if (!stream) return tl::unexpected(stream.error());
-  begin_drain(id, lease, *stream);
-  forwarder_->close_lease((*worker)->forwarded(), lease, LeaseEnd::released, false);
-  return {};
+  forwarder_->detach(forwarded, [this, id] {
+    mailbox_.post([this, id] {
+      energy_.forget(id);
+      departing_.erase(id.value);
+    });
+  });
 }
 
 Result<Worker::Allocated> Service::allocate_memory(WorkerId id, const MemoryAllocate& request) {

@@ -9,9 +9,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "daemon/config.h"
+#include "daemon/energy_ledger.h"
 #include "daemon/forwarder.h"
 #include "daemon/gpu_device.h"
 #include "daemon/kfd_ioctl_probe.h"
@@ -42,12 +44,16 @@ class Service {
   /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
   /// Errc::device_failed when the GPU has failed: eclipd cannot go on.
   Result<void> run_posted();
+  /// When run_due() has something to do; nullopt: not before something else happens.
+  [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> next_deadline() const;
+  /// Ends waits, offers, terms and grace periods that are over, and looks at the energy counter.
+  void run_due();
 
   struct NewWorker {
     WorkerId id;
     std::vector<int> fds;  ///< board, worker state, worker request; stay the service's
   };
-  /// Errc::quota_exceeded when there are workers.max_workers.
+  /// Errc::quota_exceeded when there are workers.max_workers, or as many of this user as may be.
   Result<NewWorker> add_worker(const Peer& peer, const std::string& name);
   /// Takes all from the worker; its streams are free again when their packets have completed.
   void remove_worker(WorkerId worker);
@@ -56,8 +62,14 @@ class Service {
     LeaseGranted reply;
     UniqueFd ring_fd;
   };
-  Result<NewLease> acquire_lease(WorkerId worker, const LeaseAcquire& request);
+  /// A lease, or a place in the queue.
+  Result<std::variant<NewLease, LeaseQueued>> acquire_lease(WorkerId worker,
+                                                            const LeaseAcquire& request);
+  /// The stream that a queued lease was offered. Errc::lease_ended: too late, or too early.
+  Result<NewLease> claim_lease(WorkerId worker, LeaseId lease);
   Result<void> release_lease(WorkerId worker, LeaseId lease);
+  /// Errc::access_denied unless `by` is root or the user of the lease's worker; Errc::not_found.
+  Result<void> revoke_lease(const Peer& by, const LeaseRevoke& request);
   Result<Worker::Allocated> allocate_memory(WorkerId worker, const MemoryAllocate& request);
   /// `done` is called when the memory is free, that is, when no packet on the worker's streams can
   /// use it any more; not if this returns an error, nor if the worker goes before.
@@ -67,7 +79,7 @@ class Service {
 
   [[nodiscard]] StatusReply status() const;
   [[nodiscard]] std::vector<StreamRecord> streams() const;
-  [[nodiscard]] std::vector<ClientRecord> clients() const;
+  [[nodiscard]] std::vector<ClientRecord> clients();
   [[nodiscard]] std::vector<LeaseRecord> leases() const;
 
  private:
@@ -80,10 +92,15 @@ class Service {
     Clock::time_point since;
     std::uint32_t fault = 0;  // Errc
   };
+  /// What belongs to a lease of the table beside its bookkeeping.
   struct HeldLease {
     WorkerId worker;
-    StreamId stream;
-    Clock::time_point since;
+    pid_t pid;
+    uid_t uid;
+    std::uint32_t slot;
+    LeaseSlot* words;        ///< of the worker's state region
+    std::uint32_t renewals;  ///< LeaseRequest::renewals when last looked at
+    std::shared_ptr<ForwardedWorker> forwarded;
     std::shared_ptr<LeaseUse> use;
   };
 
@@ -93,11 +110,18 @@ class Service {
   void start_forwarder();
   Result<void> calibrate_clock();
   Result<Worker*> find(WorkerId worker);
-  void begin_drain(WorkerId worker, LeaseId lease, StreamId stream);
-  void stream_is_free(StreamId stream);
-  void lease_has_ended(WorkerId worker, LeaseId lease);
+  Result<LeaseTable::Terms> terms_of(const Client& client, const LeaseAcquire& request) const;
+  Result<Region> create_ring() const;
+  Result<NewLease> open_lease(LeaseId lease, Region region);
+  [[nodiscard]] bool was_renewed(LeaseId lease);
+  void lease_has_closed(LeaseId lease);
+  void lease_has_ended(LeaseId lease, LeaseEnd reason);
   void cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error);
-  void publish_lease(StreamId stream);
+  /// Carries out what the table has decided, and publishes it.
+  void carry_out_changes();
+  void carry_out(const LeaseTable::Change& change, HeldLease& held);
+  void publish_streams();
+  void account_energy();
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
   const Config config_;
@@ -116,7 +140,9 @@ class Service {
   std::optional<LeaseTable> table_;
   std::map<std::uint64_t, Client> clients_;                     // by WorkerId
   std::map<std::uint64_t, std::unique_ptr<Worker>> departing_;  // until the forwarder lets go
-  std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId
+  std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId, as in the table
+  EnergyLedger energy_;
+  Clock::time_point energy_due_ = started_;
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
   std::optional<Error> failure_;          ///< of the GPU

@@ -24,7 +24,9 @@ StatusReply Service::status() const {
   reply.gpu_node = device_->topology().node.value;
   reply.gpu_cu_count = device_->topology().cu_count;
   reply.stream_count = static_cast<std::uint32_t>(queues_.size());
-  reply.streams_leased = static_cast<std::uint32_t>(leases_.size());
+  for (std::uint32_t i = 0; i < queues_.size(); ++i)
+    if (!table_->use_of(StreamId{i}).holders.empty()) ++reply.streams_leased;
+  reply.leases_queued = table_->queued();
   reply.stream_budget = Board::max_streams;
   reply.workers = static_cast<std::uint32_t>(clients_.size());
   reply.uptime_ms = milliseconds_since(started_);
@@ -49,35 +51,41 @@ StatusReply Service::status() const {
 std::vector<StreamRecord> Service::streams() const {
   std::vector<StreamRecord> records;
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
-    const auto& stream = table_->streams()[i];
+    const CuMask& mask = table_->masks()[i];
+    const auto use = table_->use_of(StreamId{i});
     StreamRecord record{};
     record.stream = i;
-    record.cu_count = stream.mask.count();
-    record.lease = stream.state == LeaseTable::StreamState::leased ? stream.lease.value : 0;
+    record.cu_count = mask.count();
+    record.lease = use.holders.empty() ? 0 : use.holders.front().value;
+    record.holders = static_cast<std::uint32_t>(use.holders.size());
     record.packets = forwarder_->packets(StreamId{i});
-    record.draining = stream.state == LeaseTable::StreamState::draining ? 1 : 0;
-    record.mask.assign(stream.mask.to_string());
+    record.draining = use.holders.empty() && use.draining ? 1 : 0;
+    record.mask.assign(mask.to_string());
     records.push_back(record);
   }
   return records;
 }
 
-std::vector<ClientRecord> Service::clients() const {
+std::vector<ClientRecord> Service::clients() {
+  account_energy();
   std::vector<ClientRecord> records;
   for (const auto& [id, client] : clients_) {
     ClientRecord record{};
     record.worker = id;
     record.pid = static_cast<std::uint32_t>(client.pid);
     record.uid = client.uid;
-    record.leases = static_cast<std::uint32_t>(std::count_if(
-        leases_.begin(), leases_.end(),
-        [worker = id](const auto& each) { return each.second.worker.value == worker; }));
+    record.leases = static_cast<std::uint32_t>(
+        std::count_if(leases_.begin(), leases_.end(), [this, worker = id](const auto& each) {
+          return each.second.worker.value == worker && !table_->find(LeaseId{each.first})->released;
+        }));
     record.kernels = static_cast<std::uint32_t>(client.worker->kernels());
     record.memory_objects = static_cast<std::uint32_t>(client.worker->memory_objects());
     record.fault = client.fault;
     record.memory_bytes = client.worker->memory_bytes();
     record.packets = client.worker->forwarded()->packets.load(std::memory_order_relaxed);
     record.connected_ms = milliseconds_since(client.since);
+    record.device_us = client.worker->forwarded()->device_ns.load(std::memory_order_relaxed) / 1000;
+    record.energy_mj = energy_.energy_uj(WorkerId{id}) / 1000;
     record.name.assign(client.worker->name());
     record.command.assign(client.command);
     records.push_back(record);
@@ -86,16 +94,29 @@ std::vector<ClientRecord> Service::clients() const {
 }
 
 std::vector<LeaseRecord> Service::leases() const {
+  const auto now = Clock::now();
   std::vector<LeaseRecord> records;
-  for (const auto& [id, lease] : leases_) {
+  for (const auto& [id, lease] : table_->leases()) {
+    const HeldLease& held = leases_.at(id);
     LeaseRecord record{};
     record.lease = id;
     record.worker = lease.worker.value;
-    record.stream = lease.stream.value;
-    record.cu_count = table_->streams()[lease.stream.value].mask.count();
-    record.pid = static_cast<std::uint32_t>(clients_.at(lease.worker.value).pid);
-    record.packets = lease.use->packets.load(std::memory_order_relaxed);
+    record.stream = lease.stream ? lease.stream->value : LeaseAcquire::any_stream;
+    record.cu_count = lease.stream ? table_->masks()[lease.stream->value].count() : 0;
+    record.pid = static_cast<std::uint32_t>(held.pid);
+    record.state = static_cast<std::uint32_t>(lease.state);
+    record.reason = static_cast<std::uint32_t>(lease.reason);
+    record.priority = lease.terms.priority;
+    record.share_percent = lease.terms.share_percent;
+    if (lease.state == LeaseState::queued) record.position = table_->position(LeaseId{id});
+    record.packets = held.use->packets.load(std::memory_order_relaxed);
+    record.device_us = held.use->device_ns.load(std::memory_order_relaxed) / 1000;
     record.held_ms = milliseconds_since(lease.since);
+    if (lease.deadline)
+      record.deadline_ms = static_cast<std::uint64_t>(
+          std::max(std::chrono::ceil<std::chrono::milliseconds>(*lease.deadline - now),
+                   std::chrono::milliseconds(1))
+              .count());
     records.push_back(record);
   }
   return records;

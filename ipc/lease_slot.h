@@ -5,9 +5,9 @@
 //   none     active   eclipd, on request    a stream that fits is free
 //   none     queued   eclipd, on request    none is free, and the worker is ready to wait
 //   queued   offered  eclipd                a stream that fits became free, and it is first in line
-//   queued   ended    eclipd                the wait is over, or the worker gave up
+//   queued   ended    eclipd                the wait is over, the worker gave up, or it was revoked
 //   offered  active   worker, by a message  it claims the stream
-//   offered  ended    eclipd                it did not claim it in time, or gave up
+//   offered  ended    eclipd                not claimed in time, or as above
 //   active   active   worker, by a store    it renews (LeaseRequest::renewals); no message, no
 //   system
 //                                           call; eclipd looks when the lease would expire

@@ -97,8 +97,9 @@ struct LeaseAcquire {
   static constexpr std::uint32_t any_stream = 0xffffffff;
   std::uint32_t stream;    ///< StreamId, or any_stream: the daemon chooses by cu_count
   std::uint32_t cu_count;  ///< CUs wanted; the smallest free stream with at least as many
-  /// Percent of the GPU's CUs that the stream may have at most, and the lease's weight where
-  /// several leases share a stream; 0: no limit, weight 100.
+  /// Percent of the GPU's CUs that the stream may have at most (but never less than the smallest
+  /// stream), whatever cu_count asks for, and the lease's weight where several leases share a
+  /// stream; 0: no limit, weight 100.
   std::uint32_t share_percent;
   std::uint32_t priority;     ///< LeasePriority
   std::uint32_t wait_ms;      ///< host time that it may stay queued; 0: not at all
@@ -216,8 +217,8 @@ struct ClientRecord {
 struct LeaseRecord {
   std::uint64_t lease;
   std::uint64_t worker;
-  std::uint32_t stream;
-  std::uint32_t cu_count;
+  std::uint32_t stream;    ///< LeaseAcquire::any_stream: none
+  std::uint32_t cu_count;  ///< of the stream
   std::uint32_t pid;
   std::uint32_t state;   ///< LeaseState
   std::uint32_t reason;  ///< LeaseEnd

@@ -36,7 +36,8 @@ ControlChannel::ControlChannel(UniqueFd socket, std::chrono::milliseconds timeou
     : socket_(std::move(socket)), timeout_(timeout), owner_(::getpid()) {}
 
 Result<ReceivedMessage> ControlChannel::request(Message message, MessageType expected,
-                                                std::span<const int> fds) {
+                                                std::span<const int> fds,
+                                                std::optional<MessageType> alternative) {
   if (::getpid() != owner_)
     return fail(Errc::gone,
                 "this connection to eclipd is the parent process's; connect again after fork()");
@@ -54,7 +55,7 @@ Result<ReceivedMessage> ControlChannel::request(Message message, MessageType exp
     if (reply.error().code == Errc::gone) look_for_hangup();
     return reply;
   }
-  if (reply->message.header.type != expected)
+  if (const auto type = reply->message.header.type; type != expected && type != alternative)
     return fail(Errc::malformed,
                 "eclipd answered request " +
                     std::to_string(static_cast<unsigned>(message.header.type)) +

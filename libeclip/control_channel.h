@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <span>
 
 #include "ipc/control_socket.h"
@@ -21,13 +22,14 @@ class ControlChannel {
  public:
   ControlChannel(UniqueFd socket, std::chrono::milliseconds timeout);
 
-  /// Sends a request and returns its reply of type `expected`. Errc::gone also in a child of
-  /// fork(): the socket is its parent's. Errc::timed_out, Errc::malformed for another type of
-  /// reply, and what eclipd's error reply says.
+  /// Sends a request and returns its reply of type `expected` or `alternative`. Errc::gone also in
+  /// a child of fork(): the socket is its parent's. Errc::timed_out, Errc::malformed for another
+  /// type of reply, and what eclipd's error reply says.
   template <class Payload>
   Result<ReceivedMessage> request(MessageType type, const Payload& payload, MessageType expected,
-                                  std::span<const int> fds = {}) {
-    return request(make_message(type, 0, payload), expected, fds);
+                                  std::span<const int> fds = {},
+                                  std::optional<MessageType> alternative = {}) {
+    return request(make_message(type, 0, payload), expected, fds, alternative);
   }
 
   /// For each request.
@@ -39,7 +41,8 @@ class ControlChannel {
   [[nodiscard]] bool gone() const { return gone_.load(std::memory_order_relaxed); }
 
  private:
-  Result<ReceivedMessage> request(Message message, MessageType expected, std::span<const int> fds);
+  Result<ReceivedMessage> request(Message message, MessageType expected, std::span<const int> fds,
+                                  std::optional<MessageType> alternative);
 
   UniqueFd socket_;
   std::chrono::milliseconds timeout_;

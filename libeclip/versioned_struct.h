@@ -8,6 +8,7 @@
 #include <string>
 #include <type_traits>
 
+#include "eclip/eclip.h"
 #include "libeclip/errors.h"
 
 namespace eclip {
@@ -16,6 +17,11 @@ namespace eclip {
 /// size, so that old callers stay welcome.
 template <class Struct>
 inline constexpr std::uint32_t first_struct_size = sizeof(Struct);
+
+template <>
+inline constexpr std::uint32_t first_struct_size<eclip_lease_request> = 12;
+template <>
+inline constexpr std::uint32_t first_struct_size<eclip_lease_state> = 32;
 
 /// Larger than any version will be; a struct_size above it was never initialised.
 inline constexpr std::uint32_t largest_struct_size = 4096;

@@ -18,6 +18,7 @@ json stream_json(const StreamRecord& stream) {
   return {{"stream", stream.stream},
           {"cu_count", stream.cu_count},
           {"lease", stream.lease != 0 ? json(stream.lease) : json(nullptr)},
+          {"holders", stream.holders},
           {"draining", stream.draining != 0},
           {"packets", stream.packets},
           {"mask", stream.mask.str()}};
@@ -35,13 +36,30 @@ json client_json(const ClientRecord& client) {
           {"memory_objects", client.memory_objects},
           {"memory_bytes", client.memory_bytes},
           {"packets", client.packets},
+          {"device_time_s", static_cast<double>(client.device_us) / 1e6},
+          {"energy_j", client.energy_mj != 0 ? json(static_cast<double>(client.energy_mj) / 1e3)
+                                             : json(nullptr)},
           {"connected_ms", client.connected_ms},
           {"fault", client.fault != 0 ? json(fault.message()) : json(nullptr)}};
 }
 
 json lease_json(const LeaseRecord& lease) {
-  return {{"lease", lease.lease},    {"stream", lease.stream}, {"cu_count", lease.cu_count},
-          {"worker", lease.worker},  {"pid", lease.pid},       {"packets", lease.packets},
+  const auto state = static_cast<LeaseState>(lease.state);
+  const auto reason = static_cast<LeaseEnd>(lease.reason);
+  const bool has_stream = lease.stream != LeaseAcquire::any_stream;
+  return {{"lease", lease.lease},
+          {"state", describe(state)},
+          {"reason", reason != LeaseEnd::none ? json(describe(reason)) : json(nullptr)},
+          {"stream", has_stream ? json(lease.stream) : json(nullptr)},
+          {"cu_count", has_stream ? json(lease.cu_count) : json(nullptr)},
+          {"worker", lease.worker},
+          {"pid", lease.pid},
+          {"priority", name_of_priority(lease.priority)},
+          {"share_percent", lease.share_percent != 0 ? json(lease.share_percent) : json(nullptr)},
+          {"position", state == LeaseState::queued ? json(lease.position) : json(nullptr)},
+          {"ends_in_ms", lease.deadline_ms != 0 ? json(lease.deadline_ms) : json(nullptr)},
+          {"packets", lease.packets},
+          {"device_time_s", static_cast<double>(lease.device_us) / 1e6},
           {"held_ms", lease.held_ms}};
 }
 
@@ -59,6 +77,7 @@ json to_json(const StatusReply& status) {
         {"cu_count", status.gpu_cu_count}}},
       {"stream_count", status.stream_count},
       {"streams_leased", status.streams_leased},
+      {"leases_queued", status.leases_queued},
       {"stream_budget", status.stream_budget},
       {"workers", status.workers},
       {"workers_cut_off", status.workers_cut_off},

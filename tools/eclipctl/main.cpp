@@ -49,6 +49,19 @@ int show(const Options& options, Result<Answer> (DaemonConnection::*query)()) {
   return exit_ok;
 }
 
+int revoke(const Options& options, std::uint64_t lease, std::optional<std::uint32_t> grace_ms) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  const auto grace = grace_ms ? std::optional(std::chrono::milliseconds(*grace_ms)) : std::nullopt;
+  const auto revoked = connection->revoke(lease, grace);
+  if (!revoked) return complain(revoked.error(), options);
+  if (options.json)
+    print_json({{"lease", lease}, {"revoked", true}});
+  else
+    fmt::print("lease {} is revoked\n", lease);
+  return exit_ok;
+}
+
 /// eclipctl's version, and eclipd's when it runs; its absence is no failure here.
 int show_version(const Options& options) {
   Result<StatusReply> status = fail(Errc::gone, "");
@@ -74,8 +87,10 @@ CLI::App* add_list(CLI::App& app, const char* noun, const char* description) {
 
 int run(int argc, char** argv) {
   Options options;
-  CLI::App app("Shows what eclipd does: its pool of CU-masked streams, who leases them, what runs.",
-               "eclipctl");
+  CLI::App app(
+      "Shows what eclipd does: its pool of CU-masked streams, who leases them, what runs; "
+      "takes leases back.",
+      "eclipctl");
   app.footer(
       "\nExit codes: 0 done; 1 eclipd answered with an error; 2 bad usage; 3 eclipd is not "
       "running.");
@@ -87,7 +102,18 @@ int run(int argc, char** argv) {
   CLI::App* status = app.add_subcommand("status", "eclipd, its GPU and its figures");
   CLI::App* streams = add_list(app, "stream", "The pool's streams");
   CLI::App* clients = add_list(app, "client", "The connected workers");
-  CLI::App* leases = add_list(app, "lease", "The leases held");
+  CLI::App* leases = add_list(app, "lease", "The leases held, asked for, and lost");
+  CLI::App* take_back = app.get_subcommand("lease")->add_subcommand(
+      "revoke", "Take a lease back: as root, or as the user of its worker");
+  take_back->fallthrough();
+  std::uint64_t lease = 0;
+  std::optional<std::uint32_t> grace_ms;
+  take_back->add_option("ID", lease, "The lease, as lease list shows it")->required();
+  take_back
+      ->add_option("--grace", grace_ms,
+                   "Milliseconds that its worker has to finish; default: leases.grace_ms")
+      ->type_name("MS")
+      ->check(CLI::Range(0U, 86'400'000U));
   CLI::App* version = app.add_subcommand("version", "Versions of eclipctl and eclipd");
   status->fallthrough();
   version->fallthrough();
@@ -104,6 +130,7 @@ int run(int argc, char** argv) {
   if (streams->parsed()) return show(options, &DaemonConnection::streams);
   if (clients->parsed()) return show(options, &DaemonConnection::clients);
   if (leases->parsed()) return show(options, &DaemonConnection::leases);
+  if (take_back->parsed()) return revoke(options, lease, grace_ms);
   return show_version(options);
 }
 

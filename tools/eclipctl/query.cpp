@@ -1,7 +1,5 @@
 #include "tools/eclipctl/query.h"
 
-#include <chrono>
-
 namespace eclip::ctl {
 namespace {
 
@@ -59,6 +57,19 @@ Result<std::vector<ClientRecord>> DaemonConnection::clients() {
 }
 Result<std::vector<LeaseRecord>> DaemonConnection::leases() {
   return list<LeaseRecord>(MessageType::list_leases, MessageType::lease_record);
+}
+
+Result<void> DaemonConnection::revoke(std::uint64_t lease,
+                                      std::optional<std::chrono::milliseconds> grace) {
+  const LeaseRevoke request{
+      .lease = lease,
+      .grace_ms = grace ? static_cast<std::uint32_t>(grace->count()) : LeaseRevoke::default_grace,
+      .reserved = 0};
+  const auto reply = exchange(
+      socket_.get(), make_message(MessageType::lease_revoke, ++sequence_, request), {}, timeout);
+  if (!reply) return tl::unexpected(reply.error());
+  if (reply->message.header.type != MessageType::ok) return unexpected_reply(reply->message);
+  return {};
 }
 
 }  // namespace eclip::ctl

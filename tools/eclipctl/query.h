@@ -1,7 +1,9 @@
 // Asking a running eclipd; no worker's handshake is needed for that.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "ipc/control_socket.h"
@@ -19,6 +21,9 @@ class DaemonConnection {
   Result<std::vector<StreamRecord>> streams();
   Result<std::vector<ClientRecord>> clients();
   Result<std::vector<LeaseRecord>> leases();
+  /// Takes a lease back; without `grace`, with eclipd's configured one. What eclipd refuses is an
+  /// error.
+  Result<void> revoke(std::uint64_t lease, std::optional<std::chrono::milliseconds> grace);
 
  private:
   explicit DaemonConnection(UniqueFd socket) : socket_(std::move(socket)) {}

@@ -19,10 +19,39 @@ std::string format_ms(std::uint64_t ms) {
 
 const char* state_of(const StreamRecord& stream) {
   if (stream.draining != 0) return "draining";
+  if (stream.holders > 1) return "shared";
   return stream.lease != 0 ? "leased" : "free";
 }
 
+/// "12.3 J"; "" where the driver counts no energy, or nothing has run.
+std::string format_energy(std::uint64_t mj) {
+  return mj == 0 ? "" : fmt::format("{:.1f} J", static_cast<double>(mj) / 1e3);
+}
+
+std::string format_device_time(std::uint64_t us) {
+  return fmt::format("{:.3f}s", static_cast<double>(us) / 1e6);
+}
+
+/// Where a queued lease stands, or for how long the state lasts.
+std::string outlook(const LeaseRecord& lease) {
+  const std::string left = lease.deadline_ms == 0 ? "" : format_ms(lease.deadline_ms) + " left";
+  if (static_cast<LeaseState>(lease.state) != LeaseState::queued) return left;
+  return fmt::format("{} before it, {}", lease.position, left);
+}
+
 }  // namespace
+
+std::string name_of_priority(std::uint32_t priority) {
+  switch (static_cast<LeasePriority>(priority)) {
+    case LeasePriority::low:
+      return "low";
+    case LeasePriority::normal:
+      return "normal";
+    case LeasePriority::high:
+      return "high";
+  }
+  return std::to_string(priority);
+}
 
 std::string to_text(const StatusReply& status) {
   std::string text;
@@ -34,6 +63,7 @@ std::string to_text(const StatusReply& status) {
   line("GPU", fmt::format("{}, node {}, {} CUs", printable(status.gpu_name.str()), status.gpu_node,
                           status.gpu_cu_count));
   line("streams", fmt::format("{} of {} leased", status.streams_leased, status.stream_count));
+  line("lease queue", fmt::format("{} waiting", status.leases_queued));
   line("stream budget",
        fmt::format("{} of {} CU-masked streams", status.stream_count, status.stream_budget));
   line("workers",
@@ -78,6 +108,8 @@ std::string to_text(const std::vector<ClientRecord>& clients) {
                {"KERNELS", Align::right},
                {"MEMORY", Align::right},
                {"PACKETS", Align::right},
+               {"DEVICE TIME", Align::right},
+               {"ENERGY", Align::right},
                {"CONNECTED", Align::right},
                {"FAULT"}});
   for (const ClientRecord& client : clients) {
@@ -86,7 +118,8 @@ std::string to_text(const std::vector<ClientRecord>& clients) {
                std::to_string(client.pid), std::to_string(client.uid),
                printable(client.command.str()), std::to_string(client.leases),
                std::to_string(client.kernels), format_bytes(client.memory_bytes),
-               std::to_string(client.packets), format_ms(client.connected_ms),
+               std::to_string(client.packets), format_device_time(client.device_us),
+               format_energy(client.energy_mj), format_ms(client.connected_ms),
                client.fault == 0 ? "" : fault.message()});
   }
   return table.to_string();
@@ -94,16 +127,28 @@ std::string to_text(const std::vector<ClientRecord>& clients) {
 
 std::string to_text(const std::vector<LeaseRecord>& leases) {
   Table table({{"LEASE", Align::right},
+               {"STATE"},
                {"STREAM", Align::right},
                {"CUS", Align::right},
                {"WORKER", Align::right},
                {"PID", Align::right},
+               {"PRIORITY"},
+               {"SHARE", Align::right},
                {"PACKETS", Align::right},
-               {"HELD", Align::right}});
-  for (const LeaseRecord& lease : leases)
-    table.add({std::to_string(lease.lease), std::to_string(lease.stream),
-               std::to_string(lease.cu_count), std::to_string(lease.worker),
-               std::to_string(lease.pid), std::to_string(lease.packets), format_ms(lease.held_ms)});
+               {"SINCE", Align::right},
+               {"POSITION, TIME LEFT"},
+               {"REASON"}});
+  for (const LeaseRecord& lease : leases) {
+    const bool has_stream = lease.stream != LeaseAcquire::any_stream;
+    const auto reason = static_cast<LeaseEnd>(lease.reason);
+    table.add({std::to_string(lease.lease), describe(static_cast<LeaseState>(lease.state)),
+               has_stream ? std::to_string(lease.stream) : "",
+               has_stream ? std::to_string(lease.cu_count) : "", std::to_string(lease.worker),
+               std::to_string(lease.pid), name_of_priority(lease.priority),
+               lease.share_percent == 0 ? "" : fmt::format("{}%", lease.share_percent),
+               std::to_string(lease.packets), format_ms(lease.held_ms), outlook(lease),
+               reason == LeaseEnd::none ? "" : describe(reason)});
+  }
   return table.to_string();
 }
 

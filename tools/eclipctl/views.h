@@ -5,9 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "ipc/lease_slot.h"
 #include "ipc/messages.h"
 
 namespace eclip::ctl {
+
+/// "low", "normal", "high"; a number that is none of them as it is.
+std::string name_of_priority(std::uint32_t priority);
 
 std::string to_text(const StatusReply& status);
 std::string to_text(const std::vector<StreamRecord>& streams);

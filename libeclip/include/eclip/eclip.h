@@ -13,6 +13,8 @@
  * it makes its own. Calls that ask eclipd for something return -ECONNRESET there; submissions are
  * not checked.
  *
+ * Environment: ECLIP_SOCKET, eclipd's socket; ECLIP_SHARE, see eclip_lease_request.
+ *
  * Structs: set struct_size to the struct's sizeof and all reserved fields to 0; -EINVAL otherwise.
  *
  * A call that asks eclipd for something returns -ETIMEDOUT when the answer takes too long. What
@@ -86,22 +88,60 @@ ECLIP_API int eclip_gpu_describe(eclip_context* context, struct eclip_gpu* gpu);
 
 #define ECLIP_ANY_STREAM UINT32_MAX
 
+#define ECLIP_PRIORITY_LOW (-1)
+#define ECLIP_PRIORITY_NORMAL 0
+#define ECLIP_PRIORITY_HIGH 1
+
 struct eclip_lease_request {
   uint32_t struct_size;
   uint32_t stream;   /* of the pool, or ECLIP_ANY_STREAM */
   uint32_t cu_count; /* with ECLIP_ANY_STREAM: the smallest free stream with at least as many CUs */
+  /* Since 1.1. */
+  int32_t priority; /* ECLIP_PRIORITY_...: place in the queue; eclipd may be configured to take
+                       streams from leases of lower priority */
+  /* 1-100: the stream has at most so many percent of the GPU's CUs (but the smallest stream is
+   * always allowed), whatever cu_count asks for. It is also the weight of the lease where eclipd
+   * lets several share a stream. 0: $ECLIP_SHARE, or without that no limit, and weight 100. */
+  uint32_t share_percent;
+  uint32_t wait_ms;     /* host time to wait in the queue for a stream; 0: not at all */
+  uint32_t duration_ms; /* host time after which eclipd revokes the lease unless it has been renewed
+                           (eclip_lease_renew); 0: never */
 };
 
-/* Acquires a stream.
- *   -EBUSY      no stream that fits is free
- *   -EINVAL     no such stream, or more CUs than the pool's largest stream has
- *   -ECONNRESET eclipd is gone
+/* Acquires a stream. Blocks for an answer of eclipd as every call does and, only when wait_ms is
+ * not 0, for so much longer. -EBUSY      no stream that fits is free, and wait_ms is 0 -ETIMEDOUT
+ * none became free within wait_ms, or eclipd does not answer -ESTALE     an administrator took the
+ * request out of the queue -EINVAL     no such stream, more CUs than the pool's largest stream has,
+ * or ECLIP_SHARE is not a number from 1 to 100 -EDQUOT     this worker or its user has as many
+ * leases as it may -EACCES     the user may not ask for this priority -ECONNRESET eclipd is gone
  */
 ECLIP_API int eclip_lease_acquire(eclip_context* context, const struct eclip_lease_request* request,
                                   eclip_lease** lease);
 
-/* Gives the stream back. Packets already submitted still run. NULL is allowed. */
+/* Renews the lease for another duration_ms, from when the present one ends; one store, no system
+ * call. -ESTALE when it was revoked or has ended. */
+ECLIP_API int eclip_lease_renew(eclip_lease* lease);
+
+/* Gives the stream back. Packets already submitted still run, unless the lease was revoked and its
+ * grace period ends first. NULL is allowed. */
 ECLIP_API void eclip_lease_release(eclip_lease* lease);
+
+/* eclip_lease_state.state. After ACTIVE, submissions return -ESTALE: release the lease and plan
+ * anew. Packets submitted before a revocation run on until the grace period is over; what is not in
+ * the hardware queue by then is dropped, and waiting for it returns -ECANCELED. A worker that goes
+ * on writing packets past a revocation is cut off. */
+#define ECLIP_LEASE_ACTIVE 3u
+#define ECLIP_LEASE_REVOKED 4u
+#define ECLIP_LEASE_ENDED 5u
+
+/* eclip_lease_state.reason: why it was revoked, or ended. */
+#define ECLIP_REASON_NONE 0u
+#define ECLIP_REASON_RELEASED 1u
+#define ECLIP_REASON_ADMINISTRATOR 2u
+#define ECLIP_REASON_PREEMPTED 3u  /* by a lease of higher priority */
+#define ECLIP_REASON_EXPIRED 4u    /* not renewed in time */
+#define ECLIP_REASON_DEPENDENCY 7u /* one of its packets waits for one that was dropped */
+#define ECLIP_REASON_CUT_OFF 8u    /* the worker broke the rules */
 
 struct eclip_lease_state {
   uint32_t struct_size; /* set by the caller */
@@ -110,6 +150,12 @@ struct eclip_lease_state {
   uint32_t reserved;
   uint64_t id;
   uint64_t packets_submitted;
+  /* Since 1.1. */
+  uint32_t state;       /* ECLIP_LEASE_... */
+  uint32_t reason;      /* ECLIP_REASON_... */
+  uint64_t deadline_ns; /* on CLOCK_MONOTONIC: when it expires unless renewed, or, revoked, when
+                           the grace period is over; 0: never */
+  uint64_t packets_accepted; /* once it has ended: those that were not dropped */
 };
 
 ECLIP_API int eclip_lease_describe(eclip_lease* lease, struct eclip_lease_state* state);
@@ -181,8 +227,10 @@ struct eclip_dispatch {
 /* Submits a kernel: a few stores to shared memory, no system call while the daemon is awake.
  * `token` may be NULL.
  *   -EAGAIN     the lease's ring (1024 packets) is full: nothing was submitted; wait for a token
- * and retry -EBUSY      the completion signal's last use has not completed: nothing was submitted
+ * and retry
+ *   -EBUSY      the completion signal's last use has not completed: nothing was submitted
  *   -EINVAL     a field's value is not allowed
+ *   -ESTALE     the lease was revoked or has ended: nothing was submitted; release it, plan anew
  *   -EPROTO     eclipd has cut this worker off for a bad packet; eclip_last_error() says which
  *   -ECONNRESET eclipd is gone; known once a wait or a request has found out
  */
@@ -207,14 +255,15 @@ struct eclip_barrier {
 ECLIP_API int eclip_submit_barrier(eclip_lease* lease, const struct eclip_barrier* barrier,
                                    struct eclip_token* token);
 
-/* 1 when the packet of `token` has completed, or the token is none, else 0. A few loads; never a
- * system call. */
+/* 1 when the packet of `token` has completed, or the token is none, -ECANCELED when it was dropped
+ * with its lease, else 0. A few loads; never a system call. */
 ECLIP_API int eclip_is_complete(eclip_context* context, struct eclip_token token);
 
 /* Waits until the packet of `token` has completed; timeout_ns in host time. Spins briefly, then
  * sleeps.
- *   -ETIMEDOUT, -EPROTO (cut off: the packet may still be running, but its completion is no longer
- * reported), -ECONNRESET (eclipd is gone), -EINVAL (no such packet was submitted)
+ *   -ECANCELED (not done: the packet was dropped with its lease), -ETIMEDOUT, -EPROTO (cut off: the
+ * packet may still be running, but its completion is no longer reported), -ECONNRESET (eclipd is
+ * gone), -EINVAL (no such packet was submitted)
  */
 ECLIP_API int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns);
 

@@ -114,8 +114,11 @@ class Signal {
 class Lease {
  public:
   Lease(std::shared_ptr<eclip_context> context, std::uint32_t stream, std::uint32_t cu_count)
+      : Lease(std::move(context), request_for(stream, cu_count)) {}
+  /// struct_size is set here.
+  Lease(std::shared_ptr<eclip_context> context, eclip_lease_request request)
       : context_(std::move(context)) {
-    const eclip_lease_request request{sizeof request, stream, cu_count};
+    request.struct_size = sizeof request;
     eclip_lease* lease = nullptr;
     detail::check(eclip_lease_acquire(context_.get(), &request, &lease), "lease a stream");
     lease_.reset(lease);
@@ -126,6 +129,14 @@ class Lease {
     state.struct_size = sizeof state;
     detail::check(eclip_lease_describe(lease_.get(), &state), "describe a lease");
     return state;
+  }
+
+  /// False when it was revoked or has ended: let go of it and plan anew.
+  [[nodiscard]] bool renew() {
+    const int result = eclip_lease_renew(lease_.get());
+    if (result == -ESTALE) return false;
+    detail::check(result, "renew a lease");
+    return true;
   }
 
   /// False when the ring is full: wait for an earlier token and try again. struct_size is set here;
@@ -143,6 +154,13 @@ class Lease {
   struct Release {
     void operator()(eclip_lease* lease) const { eclip_lease_release(lease); }
   };
+
+  static eclip_lease_request request_for(std::uint32_t stream, std::uint32_t cu_count) {
+    eclip_lease_request request{};
+    request.stream = stream;
+    request.cu_count = cu_count;
+    return request;
+  }
 
   static bool submitted(int result, const char* tried) {
     if (result == -EAGAIN) return false;
@@ -180,6 +198,9 @@ class Connection {
   /// The smallest free stream with at least `cu_count` CUs.
   Lease lease_any(std::uint32_t cu_count) { return {context_, ECLIP_ANY_STREAM, cu_count}; }
   Lease lease_stream(std::uint32_t stream) { return {context_, stream, 0}; }
+  /// With priority, share, time to wait and term; struct_size is set here. Throws ETIMEDOUT when no
+  /// stream became free within wait_ms.
+  Lease lease(const eclip_lease_request& request) { return {context_, request}; }
 
   Memory allocate(std::uint64_t bytes, std::uint32_t flags = 0) { return {context_, bytes, flags}; }
   Signal create_signal() { return Signal(context_); }

@@ -42,6 +42,23 @@ max_workers = 3
 max_memory_mib = 5
 max_memory_objects = 6
 max_kernels = 7
+[leases]
+grace_ms = 10
+claim_ms = 11
+preempt = true
+max_holders_per_stream = 2
+max_workers = 12
+max_leases = 13
+max_share_percent = 14
+max_priority = "normal"
+[[limits]]
+uid = 1000
+max_leases = 15
+[[limits]]
+uid = 1001
+max_workers = 0
+max_share_percent = 16
+max_priority = "low"
 [forwarder]
 spin_us = 8
 nap_us = 9
@@ -61,6 +78,20 @@ count_ioctls = true
   EXPECT_EQ(config->forwarder.spin, std::chrono::microseconds(8));
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
   EXPECT_TRUE(config->probes.count_ioctls);
+  EXPECT_EQ(config->leases.grace, std::chrono::milliseconds(10));
+  EXPECT_EQ(config->leases.claim, std::chrono::milliseconds(11));
+  EXPECT_TRUE(config->leases.preempt);
+  EXPECT_EQ(config->leases.max_holders_per_stream, 2U);
+  const auto& others = limits_of(*config, 7);
+  EXPECT_EQ(others.max_workers, 12U);
+  EXPECT_EQ(others.max_leases, 13U);
+  EXPECT_EQ(others.max_share_percent, 14U);
+  EXPECT_EQ(others.max_priority, LeasePriority::normal);
+  EXPECT_EQ(limits_of(*config, 1000).max_leases, 15U);
+  EXPECT_EQ(limits_of(*config, 1000).max_workers, 12U) << "left out: as in [leases]";
+  EXPECT_EQ(limits_of(*config, 1001).max_workers, 0U);
+  EXPECT_EQ(limits_of(*config, 1001).max_share_percent, 16U);
+  EXPECT_EQ(limits_of(*config, 1001).max_priority, LeasePriority::low);
   const auto masks = pool_masks(*config, mi50);
   ASSERT_TRUE(masks);
   EXPECT_EQ((*masks)[0], (*masks)[1]);
@@ -85,6 +116,21 @@ TEST(Config, AWrongTypeOrRangeIsNamed) {
   EXPECT_THAT(error_of("[probes]\ncount_ioctls = 1\n"), HasSubstr("true or false"));
   EXPECT_THAT(error_of("[pool]\nstreams = []\n"), HasSubstr("empty"));
   EXPECT_THAT(error_of("[pool]\nlayout = \"tree\"\nstreams = [\"0:1\"]\n"), HasSubstr("exclude"));
+}
+
+TEST(Config, LimitsThatAreWrongAreNamedWithTheirLine) {
+  EXPECT_THAT(error_of("[[limits]]\nmax_leases = 1\n"), HasSubstr("without a uid"));
+  EXPECT_THAT(error_of("[[limits]]\nuid = 1\n[[limits]]\nuid = 1\n"),
+              AllOf(HasSubstr("test.toml:3"), HasSubstr("uid 1")));
+  EXPECT_THAT(error_of("[[limits]]\nuid = -1\n"), HasSubstr("limits.uid must be an integer"));
+  EXPECT_THAT(
+      error_of("[[limits]]\nuid = 1\nmax_lease = 1\n"),
+      AllOf(HasSubstr("test.toml:3"), HasSubstr("limits.max_lease;"), HasSubstr("max_leases")));
+  EXPECT_THAT(error_of("[limits]\nuid = 1\n"), HasSubstr("[[limits]]"));
+  EXPECT_THAT(error_of("limits = [1]\n"), HasSubstr("tables"));
+  EXPECT_THAT(error_of("[leases]\nmax_share_percent = 0\n"), HasSubstr("from 1 to 100"));
+  EXPECT_THAT(error_of("[leases]\nmax_priority = \"urgent\"\n"), HasSubstr("low, normal, high"));
+  EXPECT_THAT(error_of("[leases]\nmax_holders_per_stream = 0\n"), HasSubstr("from 1 to 16"));
 }
 
 TEST(Config, TruncatedTomlIsMalformedWithItsLine) {

@@ -262,6 +262,40 @@ TEST_F(ForwarderTest, ADeadWorkersUnforwardedPacketsAreDroppedAndItGoesWhenItsSt
   EXPECT_EQ(settle(), Forwarder::Activity::idle);
 }
 
+TEST_F(ForwarderTest, WhatAReleasedLeaseStillHoldsBackIsDroppedWhenAskedTo) {
+  bool closed = false;
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0, [&] { closed = true; });
+  settle();
+  LeaseRingWriter(ring).push(wait_for({.signal = 9, .generation = 1}));  // nobody completes it
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::released, false);
+  settle();
+  EXPECT_FALSE(closed);
+  EXPECT_EQ(queues_[0].rung(), 0U);
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::released, true);
+  settle();
+  queues_[0].complete_one();  // the drain's barrier
+  settle();
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(ForwarderTest, AWorkerCutOffForIgnoringARevocationLosesTheStreamToo) {
+  bool closed = false;
+  forwarder_.attach(anna_.forwarded);
+  LeaseRing& ring = open_lease(anna_, 1, 0, [&] { closed = true; });
+  settle();
+  forwarder_.revoke_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::administrator, 1);
+  settle();
+  LeaseRingWriter writer(ring);
+  for (int i = 0; i < 2; ++i) writer.push(wait_for({.signal = 9, .generation = 1}));
+  forwarder_.close_lease(anna_.forwarded, LeaseId{1}, LeaseEnd::administrator, true);
+  settle();
+  ASSERT_EQ(faults_.size(), 1U);
+  queues_[0].complete_one();
+  settle();
+  EXPECT_TRUE(closed);
+}
+
 TEST_F(ForwarderTest, AWorkerIsNotQuietWhileAPacketOfAClosedLeaseRuns) {
   bool quiet = false;
   forwarder_.attach(anna_.forwarded);

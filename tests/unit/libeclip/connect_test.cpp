@@ -229,7 +229,9 @@ TEST_P(ErrorReply, BecomesAnErrnoValueAndItsText) {
   const eclip_connect_options options = options_for(path);
   eclip_context* context = nullptr;
   ASSERT_EQ(eclip_connect(&options, &context), 0);
-  const eclip_lease_request request{sizeof request, ECLIP_ANY_STREAM, 1};
+  eclip_lease_request request{};
+  request.struct_size = sizeof request;
+  request.stream = ECLIP_ANY_STREAM;
   eclip_lease* lease = nullptr;
   EXPECT_EQ(eclip_lease_acquire(context, &request, &lease), -GetParam().errno_value);
   EXPECT_STREQ(eclip_last_error(), "the daemon's words");

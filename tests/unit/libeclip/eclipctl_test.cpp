@@ -45,6 +45,7 @@ TEST(Views, ShowTheStatus) {
   status.device_time_rate = 1ULL << 32U;
   EXPECT_THAT(ctl::to_text(status), HasSubstr("up 1m 1s"));
   EXPECT_THAT(ctl::to_text(status), HasSubstr("2 of 7 leased"));
+  EXPECT_THAT(ctl::to_text(status), HasSubstr("0 waiting"));
   EXPECT_THAT(ctl::to_text(status), HasSubstr("power            -"));
   EXPECT_THAT(ctl::to_text(status), Not(HasSubstr("device time")));
   EXPECT_TRUE(ctl::to_json(status)["power_w"].is_null());
@@ -74,12 +75,64 @@ std::optional<std::vector<Message>> answer_lists(const Message& request) {
       return std::vector{make_message(MessageType::end, sequence, Handle{})};
     case MessageType::list_leases:  // the wrong records
       return std::vector{make_message(MessageType::stream_record, sequence, stream)};
+    case MessageType::lease_revoke: {
+      const auto asked = payload_of<LeaseRevoke>(request);
+      if (asked.lease == 5 && asked.grace_ms == 70)
+        return std::vector{make_message(MessageType::ok, sequence, Handle{5})};
+      if (asked.lease == 6 && asked.grace_ms == LeaseRevoke::default_grace)
+        return std::vector{make_message(MessageType::ok, sequence, Handle{6})};
+      return std::vector{make_error(
+          sequence, Error{make_error_code(Errc::access_denied), "lease is of another user"})};
+    }
     case MessageType::get_status:
       return std::vector{
           make_error(sequence, Error{make_error_code(Errc::device_failed), "the daemon's words"})};
     default:
       return std::nullopt;
   }
+}
+
+TEST(Views, ShowTheLifeOfALease) {
+  LeaseRecord queued{};
+  queued.lease = 9;
+  queued.stream = LeaseAcquire::any_stream;
+  queued.state = static_cast<std::uint32_t>(LeaseState::queued);
+  queued.priority = 2;
+  queued.position = 3;
+  queued.deadline_ms = 1500;
+  LeaseRecord revoked{};
+  revoked.lease = 8;
+  revoked.stream = 4;
+  revoked.cu_count = 15;
+  revoked.state = static_cast<std::uint32_t>(LeaseState::revoked);
+  revoked.reason = static_cast<std::uint32_t>(LeaseEnd::administrator);
+  revoked.priority = 1;
+  revoked.share_percent = 25;
+  revoked.deadline_ms = 200;
+  EXPECT_EQ(ctl::to_text(std::vector{queued, revoked}),
+            "LEASE  STATE    STREAM  CUS  WORKER  PID  PRIORITY  SHARE  PACKETS  SINCE  "
+            "POSITION, TIME LEFT     REASON\n"
+            "    9  queued        -    -       0    0  high          -        0   0.0s  "
+            "3 before it, 1.5s left  -\n"
+            "    8  revoked       4   15       0    0  normal      25%        0   0.0s  "
+            "0.2s left               by the administrator\n");
+  const auto json = ctl::to_json(std::vector{queued, revoked});
+  EXPECT_TRUE(json[0]["stream"].is_null());
+  EXPECT_EQ(json[0]["position"], 3);
+  EXPECT_TRUE(json[0]["reason"].is_null());
+  EXPECT_TRUE(json[1]["position"].is_null());
+  EXPECT_EQ(json[1]["reason"], "by the administrator");
+  EXPECT_EQ(json[1]["ends_in_ms"], 200);
+}
+
+TEST(Views, ShowAClientsDeviceTimeAndEnergy) {
+  ClientRecord client{};
+  client.device_us = 1'234'567;
+  EXPECT_THAT(ctl::to_text(std::vector{client}), HasSubstr("1.235s"));
+  EXPECT_TRUE(ctl::to_json(std::vector{client})[0]["energy_j"].is_null());
+  client.energy_mj = 4321;
+  EXPECT_THAT(ctl::to_text(std::vector{client}), HasSubstr("4.3 J"));
+  EXPECT_EQ(ctl::to_json(std::vector{client})[0]["energy_j"], 4.321);
 }
 
 TEST(Query, ReadsListsToTheirEnd) {
@@ -108,6 +161,15 @@ TEST(Query, ReportsErrorsAndWrongRecords) {
   ASSERT_FALSE(status.has_value());
   EXPECT_EQ(status.error().message(), "the daemon's words");
   EXPECT_EQ(connection->leases().error().code, Errc::malformed);
+}
+
+TEST(Query, RevokesWithTheGraceAskedForAndReportsARefusal) {
+  const FakeDaemon daemon({.answer = answer_lists});
+  auto connection = ctl::DaemonConnection::open(daemon.path());
+  ASSERT_TRUE(connection.has_value());
+  EXPECT_TRUE(connection->revoke(5, std::chrono::milliseconds(70)));
+  EXPECT_TRUE(connection->revoke(6, std::nullopt));
+  EXPECT_EQ(connection->revoke(7, std::nullopt).error().code, Errc::access_denied);
 }
 
 TEST(Query, KnowsWhenNobodyListens) {

@@ -121,6 +121,7 @@ void FakeDaemon::reply_to(int socket, const ReceivedMessage& received) {
       return;
     }
     case MessageType::lease_acquire:
+    case MessageType::lease_claim:
       return grant_lease(socket, request);
     case MessageType::memory_allocate:
       return allocate(socket, request);

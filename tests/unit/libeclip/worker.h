@@ -50,7 +50,10 @@ class Worker : public ::testing::Test {
     ASSERT_EQ(eclip_connect(&options, &context), 0) << eclip_last_error();
   }
   eclip_lease* acquire(std::uint32_t cu_count = 15) {
-    const eclip_lease_request request{sizeof request, ECLIP_ANY_STREAM, cu_count};
+    eclip_lease_request request{};
+    request.struct_size = sizeof request;
+    request.stream = ECLIP_ANY_STREAM;
+    request.cu_count = cu_count;
     eclip_lease* lease = nullptr;
     EXPECT_EQ(eclip_lease_acquire(context, &request, &lease), 0) << eclip_last_error();
     return lease;
