@@ -4,6 +4,7 @@
 #include <hsa/hsa.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -37,6 +38,9 @@ class AqlRing {
       : slots_(slots), write_index_(&write_index), read_index_(&read_index), doorbell_(&doorbell) {}
 
   [[nodiscard]] bool full() const { return next_ - read() >= slots_.size(); }
+  [[nodiscard]] std::size_t size() const { return slots_.size(); }
+  /// Packets that the packet processor is past; they may still run.
+  [[nodiscard]] std::uint64_t processed() const { return read(); }
   /// Number of the next packet to be pushed.
   [[nodiscard]] std::uint64_t next() const { return next_; }
   /// True when the packet processor is past packet `number`.
@@ -51,6 +55,13 @@ class AqlRing {
                 sizeof slot.body);
     slot.header.store(first_word, std::memory_order_release);
     ++next_;
+  }
+  /// Gives the packet pushed last a completion signal. Before the doorbell rings for it.
+  void set_completion_of_last(std::uint64_t signal_address) {
+    static_assert(offsetof(hsa_kernel_dispatch_packet_t, completion_signal) == 56 &&
+                  offsetof(hsa_barrier_and_packet_t, completion_signal) == 56);
+    std::memcpy(&slots_[(next_ - 1) & (slots_.size() - 1)].body[13], &signal_address,
+                sizeof signal_address);
   }
   /// Tells the packet processor of all packets pushed since.
   void ring_doorbell() {

@@ -19,22 +19,27 @@ constexpr std::uint64_t turn_packets = 64;
 
 }  // namespace
 
-Forwarder::Forwarder(Options options, std::vector<AqlRing*> streams, DrainSignals drain_signals,
+Forwarder::Forwarder(Options options, std::vector<AqlRing*> streams, OwnSignals own_signals,
                      Board& board, FaultReport report_fault, EndReport report_end)
     : options_(options),
-      streams_(std::move(streams)),
-      drain_signals_(drain_signals),
+      own_signals_(own_signals.slots, own_signals.gpu_address),
       board_(board),
       report_fault_(std::move(report_fault)),
       report_end_(std::move(report_end)),
       mailbox_([this] {
         posted_.fetch_add(1);
         futex_wake_all(posted_);
-      }),
-      drain_signal_used_(drain_signals.slots.size()),
-      packets_(streams_.size()) {}
+      }) {
+  for (AqlRing* ring : streams)
+    streams_.emplace_back(StreamId{static_cast<std::uint32_t>(streams_.size())}, *ring,
+                          own_signals_);
+}
 
 Forwarder::~Forwarder() {
+  stop();
+}
+
+void Forwarder::stop() {
   stopping_.store(true);
   mailbox_.post([] {});
   if (thread_.joinable()) thread_.join();
@@ -63,8 +68,10 @@ void Forwarder::open_lease(std::shared_ptr<ForwardedWorker> worker,
                            std::unique_ptr<ForwardedLease> lease) {
   // std::function wants something that can be copied.
   auto shared = std::make_shared<std::unique_ptr<ForwardedLease>>(std::move(lease));
-  mailbox_.post(
-      [worker = std::move(worker), shared] { worker->leases.push_back(std::move(*shared)); });
+  mailbox_.post([this, worker = std::move(worker), shared] {
+    streams_[(*shared)->stream.value].lease_opened();
+    worker->leases.push_back(std::move(*shared));
+  });
 }
 
 void Forwarder::revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lease,
@@ -190,6 +197,8 @@ Forwarder::Activity Forwarder::turn() {
     mailbox_.run_all();
     progress = true;
   }
+  // Before packets are taken: they may use signals again whose last use is seen here.
+  for (auto& stream : streams_) progress |= stream.collect_completions(board_.gpu_counter_hz);
   for (auto& worker : workers_) {
     for (auto& lease : worker->leases)
       if (!worker->cut_off) progress |= forward(*worker, *lease);
@@ -203,6 +212,8 @@ Forwarder::Activity Forwarder::turn() {
 }
 
 bool Forwarder::waits_for_anything() const {
+  if (std::any_of(streams_.begin(), streams_.end(), [](const auto& each) { return each.waits(); }))
+    return true;
   return !drains_.empty() || std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
     return !worker->outstanding.empty() ||
            (!worker->cut_off && std::any_of(worker->leases.begin(), worker->leases.end(),
@@ -218,36 +229,41 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
                       " packets; it has room for " + std::to_string(LeaseRing::slot_count)});
     return true;
   }
-  AqlRing& ring = *streams_[lease.stream.value];
-  std::uint64_t room = turn_packets;
+  ForwardedStream& stream = streams_[lease.stream.value];
+  std::uint64_t room = std::max<std::uint64_t>(1, turn_packets * lease.weight / 100);
   if (lease.closing) room = std::min(room, lease.closing_at - lease.reader.taken());
-  const std::uint64_t begin = ring.next();
+  std::uint64_t pushed = 0;
   std::optional<Error> fault;
-  while (lease.visible > 0 && room > 0 && !ring.full()) {
-    const auto vetted = vet_packet(lease.reader.copy_next(), worker.objects);
-    if (!vetted) {
-      fault = vetted.error();
+  VettedPacket vetted;
+  while (lease.visible > 0 && pushed < room && stream.has_room()) {
+    const LeasePacket packet = lease.reader.copy_next();
+    if (auto passed = vet_packet(packet, worker.objects, vetted); !passed) {
+      fault = std::move(passed.error());
       break;
     }
-    if (vetted->cancelled) {
+    if (vetted.cancelled) {
       lease.closing = true;
       lease.closing_at = lease.reader.taken();
       lease.reason = LeaseEnd::dependency;
       report_end_(worker.id, lease.id, lease.reason);
       break;
     }
-    if (vetted->hold || must_wait_for_barriers(worker, *vetted)) break;
-    push(worker, lease.stream, *vetted);
+    if (vetted.hold || must_wait_for_barriers(worker, vetted)) break;
+    if (stream.is_shared() && !stream.decouple(lease, vetted)) break;
+    if (vetted.completion.generation != 0) arm(worker, vetted.completion);
+    for (std::uint32_t i = 0; i < vetted.wait_count; ++i)
+      worker.objects.signals[vetted.waits_for[i]].barriers_end[lease.stream.value] =
+          stream.ring().next() + 1;
+    stream.push(worker, lease, vetted,
+                packet.type == LeasePacketType::dispatch ? packet.dispatch.kernel : 0);
     lease.reader.pop();
     --lease.visible;
-    --room;
+    ++pushed;
   }
-  const std::uint64_t pushed = ring.next() - begin;
   if (pushed > 0) {
-    ring.ring_doorbell();
+    stream.end_burst(worker, lease, pushed);
     worker.packets.fetch_add(pushed, std::memory_order_relaxed);
     lease.use->packets.fetch_add(pushed, std::memory_order_relaxed);
-    packets_[lease.stream.value].fetch_add(pushed, std::memory_order_relaxed);
   }
   if (fault) cut_off(worker, lease, *fault);
   return pushed > 0 || fault.has_value();
@@ -260,27 +276,18 @@ bool Forwarder::must_wait_for_barriers(const ForwardedWorker& worker,
   if (vetted.completion.generation == 0) return false;
   const auto& ends = worker.objects.signals[vetted.completion.signal].barriers_end;
   for (std::size_t stream = 0; stream < streams_.size(); ++stream)
-    if (ends[stream] > 0 && !streams_[stream]->consumed(ends[stream] - 1)) return true;
+    if (ends[stream] > 0 && !streams_[stream].ring().consumed(ends[stream] - 1)) return true;
   return false;
 }
 
-void Forwarder::push(ForwardedWorker& worker, StreamId stream, const VettedPacket& vetted) {
-  AqlRing& ring = *streams_[stream.value];
-  auto& objects = worker.objects;
-  if (const SignalUse use = vetted.completion; use.generation != 0) {
-    SignalSlot& slot = objects.signal_slots[use.signal];
-    slot.value.store(1, std::memory_order_relaxed);
-    slot.generation.store(use.generation, std::memory_order_release);
-    objects.signals[use.signal].generation = use.generation;
-    objects.signals[use.signal].cancelled = false;
-    if (!worker.is_outstanding[use.signal]) {
-      worker.is_outstanding[use.signal] = true;
-      worker.outstanding.push_back(use.signal);
-    }
-  }
-  for (std::uint32_t i = 0; i < vetted.wait_count; ++i)
-    objects.signals[vetted.waits_for[i]].barriers_end[stream.value] = ring.next() + 1;
-  ring.push(vetted.image);
+void Forwarder::arm(ForwardedWorker& worker, SignalUse use) {
+  SignalSlot& slot = worker.objects.signal_slots[use.signal];
+  slot.value.store(1, std::memory_order_relaxed);
+  slot.generation.store(use.generation, std::memory_order_release);
+  worker.objects.signals[use.signal].generation = use.generation;
+  if (worker.is_outstanding[use.signal]) return;
+  worker.is_outstanding[use.signal] = true;
+  worker.outstanding.push_back(use.signal);
 }
 
 void Forwarder::cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error) {
@@ -289,6 +296,7 @@ void Forwarder::cut_off(ForwardedWorker& worker, const ForwardedLease& lease, co
   worker.state->fault_packet.store(lease.reader.taken(), std::memory_order_relaxed);
   worker.state->fault.store(static_cast<std::uint32_t>(error.code.value()),
                             std::memory_order_release);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // before wake_waiters()
   for (std::uint32_t signal = 0; signal < WorkerState::signal_count; ++signal)
     wake_waiters(worker, signal);
   report_fault_(worker.id, lease.id, lease.reader.taken(), error);
@@ -304,7 +312,10 @@ bool Forwarder::close_finished_leases(const std::shared_ptr<ForwardedWorker>& wo
       continue;
     }
     end_lease(*worker, lease, worker->cut_off ? LeaseEnd::cut_off : lease.reason);
-    drain(worker, lease.stream, std::move(lease.on_closed));
+    drain(worker, lease.stream, [this, stream = lease.stream, done = std::move(lease.on_closed)] {
+      streams_[stream.value].lease_drained();
+      if (done) done();
+    });
     leases.erase(leases.begin() + static_cast<std::ptrdiff_t>(i));
     any = true;
   }
@@ -334,6 +345,7 @@ void Forwarder::end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseE
 
 void Forwarder::drop_packets(ForwardedWorker& worker, ForwardedLease& lease) {
   auto& objects = worker.objects;
+  std::vector<std::uint32_t> dropped;
   std::uint64_t left = std::min(lease.reader.waiting(), LeaseRing::slot_count);
   for (; left > 0; --left) {
     const SignalUse use = lease.reader.copy_next().completion;
@@ -346,13 +358,16 @@ void Forwarder::drop_packets(ForwardedWorker& worker, ForwardedLease& lease) {
     slot.value.store(0, std::memory_order_relaxed);
     slot.generation.store(use.generation, std::memory_order_release);
     objects.signals[use.signal].generation = use.generation;
-    objects.signals[use.signal].cancelled = true;
-    wake_waiters(worker, use.signal);
+    objects.signals[use.signal].cancelled = use.generation;
+    dropped.push_back(use.signal);
   }
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // before wake_waiters()
+  for (const std::uint32_t signal : dropped) wake_waiters(worker, signal);
 }
 
 void Forwarder::wake_waiters(ForwardedWorker& worker, std::uint32_t signal) {
   // A thread that counts itself in after this load looks at its signal once more before it sleeps.
+  // What it then must see is visible already: either the GPU stored it, or a fence stands between.
   if (worker.request->waiters[signal].load() == 0) return;
   auto& wakes = worker.state->signals[signal].wakes;
   wakes.fetch_add(1);
@@ -366,44 +381,53 @@ void Forwarder::drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
       Drain{.worker = std::move(worker), .stream = stream, .on_drained = std::move(on_drained)});
 }
 
+void Forwarder::submit(Drain& drain) {
+  ForwardedStream& stream = streams_[drain.stream.value];
+  if (stream.is_shared()) {
+    drain.end = stream.ring().next();
+    return;
+  }
+  if (stream.ring().full()) return;
+  drain.signal = own_signals_.take();
+  if (drain.signal) stream.push_barrier(drain.worker->id, *drain.signal);
+}
+
+bool Forwarder::is_over(const Drain& drain) const {
+  if (drain.signal) return own_signals_.is_complete(*drain.signal);
+  return drain.end && !streams_[drain.stream.value].has_in_flight(drain.worker->id, *drain.end);
+}
+
 bool Forwarder::advance_drains() {
   bool progress = false;
   for (auto& drain : drains_) {
-    AqlRing& ring = *streams_[drain.stream.value];
-    if (drain.submitted || ring.full()) continue;
-    const auto free = std::find(drain_signal_used_.begin(), drain_signal_used_.end(), false);
-    if (free == drain_signal_used_.end()) break;
-    drain.signal = static_cast<std::uint32_t>(free - drain_signal_used_.begin());
-    *free = true;
-    drain_signals_.slots[drain.signal].value.store(1, std::memory_order_relaxed);
-    AqlImage image{};
-    image.barrier.header = HSA_PACKET_TYPE_BARRIER_AND << HSA_PACKET_HEADER_TYPE |
-                           1 << HSA_PACKET_HEADER_BARRIER |
-                           HSA_FENCE_SCOPE_SYSTEM << HSA_PACKET_HEADER_SCRELEASE_FENCE_SCOPE;
-    image.barrier.completion_signal.handle =
-        drain_signals_.gpu_address + drain.signal * sizeof(SignalSlot);
-    ring.push(image);
-    ring.ring_doorbell();
-    drain.submitted = true;
-    progress = true;
+    if (drain.signal || drain.end) continue;
+    submit(drain);
+    progress |= drain.signal.has_value();
   }
   std::vector<Drain> finished;
   for (std::size_t i = 0; i < drains_.size();) {
-    Drain& drain = drains_[i];
-    if (!drain.submitted ||
-        drain_signals_.slots[drain.signal].value.load(std::memory_order_acquire) != 0) {
+    if (!is_over(drains_[i])) {
       ++i;
       continue;
     }
-    drain_signal_used_[drain.signal] = false;
-    finished.push_back(std::move(drain));
+    finished.push_back(std::move(drains_[i]));
     drains_.erase(drains_.begin() + static_cast<std::ptrdiff_t>(i));
   }
   for (auto& drain : finished) {
+    if (drain.signal) own_signals_.give_back(*drain.signal);
+    // The worker may go with this: nothing of its packets may be left to look at.
+    streams_[drain.stream.value].collect_completions(board_.gpu_counter_hz);
     --drain.worker->drains;
     if (drain.on_drained) drain.on_drained();
   }
   return progress || !finished.empty();
+}
+
+std::vector<Blame> Forwarder::unfinished() const {
+  std::vector<Blame> blames;
+  for (const auto& stream : streams_)
+    if (const auto blame = stream.unfinished()) blames.push_back(*blame);
+  return blames;
 }
 
 bool Forwarder::remove_detached() {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,8 +17,10 @@
 #include <vector>
 
 #include "daemon/aql_ring.h"
+#include "daemon/forwarded_stream.h"
 #include "daemon/mailbox.h"
 #include "daemon/packet_vetting.h"
+#include "daemon/signal_pool.h"
 #include "ipc/board.h"
 #include "ipc/lease_ring.h"
 #include "ipc/lease_slot.h"
@@ -75,8 +78,8 @@ class Forwarder {
     std::chrono::nanoseconds spin;  ///< after the last progress, before it naps or sleeps
     std::chrono::nanoseconds nap;   ///< between looks while it waits for the GPU
   };
-  /// Signals of the forwarder's own, known to the GPU, to learn when a stream has run dry.
-  struct DrainSignals {
+  /// Memory for signals of the forwarder's own, known to the GPU.
+  struct OwnSignals {
     std::span<SignalSlot> slots;
     std::uint64_t gpu_address;
   };
@@ -88,8 +91,8 @@ class Forwarder {
   /// drains. On the forwarder's thread.
   using EndReport = std::function<void(WorkerId worker, LeaseId lease, LeaseEnd reason)>;
 
-  Forwarder(Options options, std::vector<AqlRing*> streams, DrainSignals drain_signals,
-            Board& board, FaultReport report_fault, EndReport report_end);
+  Forwarder(Options options, std::vector<AqlRing*> streams, OwnSignals own_signals, Board& board,
+            FaultReport report_fault, EndReport report_end);
   /// Stops the thread. Work still posted is dropped.
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
@@ -97,6 +100,8 @@ class Forwarder {
 
   /// Starts the thread. Without it, tests call turn() themselves.
   void start();
+  /// Ends the thread; for good.
+  void stop();
 
   // Any thread; carried out on the forwarder's, in order, before any packet that a worker writes
   // after it could know of them.
@@ -126,8 +131,11 @@ class Forwarder {
 
   /// Packets forwarded to a stream so far.
   [[nodiscard]] std::uint64_t packets(StreamId stream) const {
-    return packets_[stream.value].load(std::memory_order_relaxed);
+    return streams_[stream.value].packets();
   }
+  /// For each stream that has one, the oldest packet that has not completed. On the forwarder's
+  /// thread, or any other after stop().
+  [[nodiscard]] std::vector<Blame> unfinished() const;
 
   enum class Activity {
     progress,  ///< something was forwarded or completed
@@ -142,15 +150,17 @@ class Forwarder {
     std::shared_ptr<ForwardedWorker> worker;
     StreamId stream;
     std::function<void()> on_drained;
-    std::uint32_t signal = 0;
-    bool submitted = false;
+    /// Set once its barrier is in the queue; none on a shared stream, see ForwardedStream.
+    std::optional<std::uint32_t> signal;
+    /// Set instead on a shared stream: the worker's packets before this number must complete.
+    std::optional<std::uint64_t> end;
   };
 
   void run();
   void sleep_until_woken();
   bool forward(ForwardedWorker& worker, ForwardedLease& lease);
   bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
-  void push(ForwardedWorker& worker, StreamId stream, const VettedPacket& vetted);
+  static void arm(ForwardedWorker& worker, SignalUse use);
   void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
   static void end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason);
   static void drop_packets(ForwardedWorker& worker, ForwardedLease& lease);
@@ -160,13 +170,15 @@ class Forwarder {
   void drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
              std::function<void()> on_drained);
   bool advance_drains();
+  void submit(Drain& drain);
+  [[nodiscard]] bool is_over(const Drain& drain) const;
   bool remove_detached();
   [[nodiscard]] bool waits_for_anything() const;
   [[nodiscard]] bool anything_new() const;
 
   const Options options_;
-  const std::vector<AqlRing*> streams_;
-  const DrainSignals drain_signals_;
+  SignalPool own_signals_;
+  std::deque<ForwardedStream> streams_;
   Board& board_;
   const FaultReport report_fault_;
   const EndReport report_end_;
@@ -176,8 +188,6 @@ class Forwarder {
   Mailbox mailbox_;
   std::vector<std::shared_ptr<ForwardedWorker>> workers_;
   std::vector<Drain> drains_;
-  std::vector<bool> drain_signal_used_;
-  std::vector<std::atomic<std::uint64_t>> packets_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

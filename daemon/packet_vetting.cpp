@@ -93,6 +93,7 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
   const bool is_or = packet.type == LeasePacketType::barrier_or;
   bool one_complete = false;
   bool one_missing = false;
+  bool one_cancelled = false;
   for (const SignalUse& dependency : packet.barrier.dependencies) {
     if (dependency.generation == 0) continue;
     if (dependency.signal >= objects.signals.size())
@@ -100,14 +101,20 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
                     std::to_string(objects.signals.size()));
     const std::int32_t ahead =
         distance(dependency.generation, objects.signals[dependency.signal].generation);
-    if (ahead > 0)
+    if (dependency.generation == objects.signals[dependency.signal].cancelled)
+      one_cancelled = true;
+    else if (ahead > 0)
       one_missing = true;
-    else if (ahead == 0 && objects.signals[dependency.signal].cancelled)
-      vetted.cancelled = true;
     else if (ahead < 0 || objects.is_complete(dependency.signal))
       one_complete = true;
     else
       vetted.waits_for[vetted.wait_count++] = dependency.signal;
+  }
+  // One dropped dependency spoils an AND at once, an OR when nothing else can fulfil it.
+  const bool may_be_fulfilled = one_complete || one_missing || vetted.wait_count > 0;
+  if (one_cancelled && !(is_or && may_be_fulfilled)) {
+    vetted.cancelled = true;
+    return {};
   }
   if (is_or && one_complete) {
     vetted.wait_count = 0;
@@ -128,8 +135,9 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
 
 }  // namespace
 
-Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& objects) {
-  VettedPacket vetted;
+Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects,
+                        VettedPacket& vetted) {
+  vetted = {};
   if ((packet.flags & ~LeasePacket::flag_barrier) != 0)
     return refuse("unknown packet flags " + std::to_string(packet.flags));
   const auto completion = vet_completion(packet.completion, objects, vetted);
@@ -148,8 +156,7 @@ Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& 
     default:
       return refuse("unknown packet type " + std::to_string(static_cast<unsigned>(packet.type)));
   }
-  if (!checked) return tl::unexpected(checked.error());
-  return vetted;
+  return checked;
 }
 
 }  // namespace eclip::daemon

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -31,7 +32,7 @@ struct WorkerObjects {
   /// A signal's uses as far as eclipd has forwarded them.
   struct Signal {
     std::uint32_t generation = 0;  ///< last use forwarded or dropped; 0: none
-    bool cancelled = false;        ///< that use was dropped
+    std::uint32_t cancelled = 0;   ///< last use that was dropped; 0: none
     /// For each stream: one past the number of the last barrier packet that waits for this signal.
     std::array<std::uint64_t, Board::max_streams> barriers_end{};
   };
@@ -66,10 +67,18 @@ struct VettedPacket {
   SignalUse completion{};                  ///< to be armed just before the packet is pushed
   std::array<std::uint32_t, 5> waits_for;  ///< signals that a barrier waits for
   std::uint32_t wait_count = 0;
+  std::optional<std::uint32_t> own_signal;  ///< the forwarder's, in place of a completion
 };
 
 /// Checks a copied packet. Pure, but for reading the signals' values. Errc::malformed says which
 /// field is wrong and what is allowed.
-Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& objects);
+Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects,
+                        VettedPacket& vetted);
+inline Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& objects) {
+  VettedPacket vetted;
+  const auto passed = vet_packet(packet, objects, vetted);
+  if (!passed) return tl::unexpected(passed.error());
+  return vetted;
+}
 
 }  // namespace eclip::daemon

@@ -13,7 +13,8 @@ namespace eclip::daemon {
 namespace {
 
 constexpr std::uint32_t queue_packets = 4096;
-constexpr std::size_t drain_signal_count = 64;
+/// The forwarder's own: for drains, and for packets that it wants to see complete.
+constexpr std::size_t drain_signal_count = 1024;
 /// Below this distance of two clock samples their jitter would show.
 constexpr std::chrono::milliseconds clock_baseline{2};
 
@@ -117,7 +118,7 @@ void Service::start_forwarder() {
   forwarder_ = std::make_unique<Forwarder>(
       Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap},
       std::move(rings),
-      Forwarder::DrainSignals{
+      Forwarder::OwnSignals{
           .slots = {reinterpret_cast<SignalSlot*>(drain_signals_.host()), drain_signal_count},
           .gpu_address = drain_signals_.gpu_address()},
       board(),

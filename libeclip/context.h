@@ -85,6 +85,11 @@ struct eclip_lease {
         context->state().leases[slot].state.load(std::memory_order_acquire));
   }
 
+  /// Whether eclipd has taken the first `packets` packets of a lease that has ended.
+  [[nodiscard]] bool was_accepted(std::uint64_t packets) const {
+    return context->state().leases[slot].accepted.load(std::memory_order_relaxed) >= packets;
+  }
+
   eclip_context* context;
   eclip::Region ring;
   eclip::LeaseRingWriter writer;

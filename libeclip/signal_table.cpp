@@ -52,14 +52,15 @@ std::optional<SignalUse> SignalTable::begin_use(std::uint32_t signal) {
 }
 
 void SignalTable::cancel_use(SignalUse use) {
-  // The use before has completed, so its generation is the one that eclipd stored last.
-  entries_[use.signal].begun.store(
-      state_->signals[use.signal].generation.load(std::memory_order_acquire),
-      std::memory_order_release);
+  // Before 1 comes 0 only for a signal that was never used.
+  const bool first = state_->signals[use.signal].generation.load(std::memory_order_acquire) == 0;
+  const std::uint32_t before = use.generation == 1 && !first ? UINT32_MAX : use.generation - 1;
+  entries_[use.signal].begun.store(before, std::memory_order_release);
 }
 
 bool SignalTable::is_complete(SignalUse use) const {
   if (use.generation == 0) return true;
+  if (entries_[use.signal].abandoned.load(std::memory_order_acquire) == use.generation) return true;
   const SignalSlot& slot = state_->signals[use.signal];
   const std::uint32_t generation = slot.generation.load(std::memory_order_acquire);
   if (generation != 0 && is_past(generation, use.generation)) return true;

@@ -32,8 +32,13 @@ class SignalTable {
   /// Starts a new use of a reserved signal; nullopt while the last one has not completed. Call
   /// before the packet is visible to eclipd.
   std::optional<SignalUse> begin_use(std::uint32_t signal);
-  /// Takes back a use whose packet was not submitted after all.
+  /// Takes back a use whose packet eclipd cannot have seen: the generation is used again.
   void cancel_use(SignalUse use);
+  /// Gives up a use whose packet will not be done, though eclipd may have seen it: the signal's
+  /// next use has the next generation.
+  void abandon_use(SignalUse use) {
+    entries_[use.signal].abandoned.store(use.generation, std::memory_order_release);
+  }
 
   /// Whether the use's packet has completed; true for generation 0. The signal must be in range.
   [[nodiscard]] bool is_complete(SignalUse use) const;
@@ -51,6 +56,8 @@ class SignalTable {
   struct Entry {
     /// Generation of the last use begun.
     std::atomic<std::uint32_t> begun = 0;
+    /// Generation of the last use abandoned; 0: none.
+    std::atomic<std::uint32_t> abandoned = 0;
     std::atomic<bool> reserved = false;
   };
 

@@ -46,9 +46,10 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
     return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
   }
   context.wake_forwarder();
-  // The lease ended while the packet was written: eclipd has dropped it, or has not even seen it.
-  if (lease.state() == LeaseState::ended) {
-    if (use.generation != 0) context.signals->cancel_use(use);
+  // The lease may have ended while the packet was written. Either eclipd has taken the packet, or
+  // it has dropped it, or it has not even seen it and never will.
+  if (lease.state() == LeaseState::ended && !lease.was_accepted(lease.writer.written())) {
+    if (use.generation != 0) context.signals->abandon_use(use);
     return report_lease_end(lease);
   }
   if (token != nullptr) *token = {use.signal, use.generation};

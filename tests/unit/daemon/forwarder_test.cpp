@@ -1,123 +1,14 @@
-// The forwarder against a packet processor made of plain memory: the test plays the hardware.
-#include "daemon/forwarder.h"
-
+// What the forwarder does with packets, signals and streams.
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <chrono>
 #include <thread>
 
 #include "ipc/futex.h"
+#include "tests/unit/daemon/forwarder_fixture.h"
 
 namespace eclip::daemon {
 namespace {
-
-constexpr std::size_t ring_packets = 256;
-
-/// A hardware queue that completes packets when the test says so.
-struct FakeQueue {
-  std::vector<AqlPacket> slots = std::vector<AqlPacket>(ring_packets);
-  std::uint64_t write_index = 0;
-  std::uint64_t read_index = 0;
-  std::uint64_t doorbell = UINT64_MAX;
-  AqlRing ring{slots, write_index, read_index, doorbell};
-
-  [[nodiscard]] std::uint64_t rung() const {
-    return __atomic_load_n(&doorbell, __ATOMIC_ACQUIRE) + 1;
-  }
-  /// Completes the next packet: signals live at their host address here.
-  void complete_one() {
-    const AqlPacket& slot = slots[read_index % ring_packets];
-    std::uint64_t signal = 0;
-    std::memcpy(&signal, &slot.body[13], sizeof signal);
-    if (signal != 0) reinterpret_cast<SignalSlot*>(signal)->value.store(0);
-    __atomic_store_n(&read_index, read_index + 1, __ATOMIC_RELEASE);
-  }
-  void complete_all() {
-    while (read_index < rung()) complete_one();
-  }
-};
-
-/// A worker with its regions, and a writer into one lease's ring.
-struct FakeWorker {
-  std::unique_ptr<WorkerState> state = std::make_unique<WorkerState>();
-  WorkerRequest request{};
-  std::shared_ptr<ForwardedWorker> forwarded = std::make_shared<ForwardedWorker>();
-
-  explicit FakeWorker(std::uint64_t id) {
-    forwarded->id = WorkerId{id};
-    forwarded->state = state.get();
-    forwarded->request = &request;
-    forwarded->objects.kernels = {
-        {.object = id << 20, .kernarg_bytes = 0, .group_segment_bytes = 0}};
-    forwarded->objects.signal_slots = state->signals.data();
-    forwarded->objects.signals_gpu_address = reinterpret_cast<std::uint64_t>(state->signals.data());
-  }
-};
-
-LeasePacket dispatch(SignalUse completion = {}) {
-  LeasePacket packet{};
-  packet.type = LeasePacketType::dispatch;
-  packet.completion = completion;
-  packet.dispatch.kernel = 1;
-  packet.dispatch.grid_size = {64, 1, 1};
-  packet.dispatch.workgroup_size = {64, 1, 1};
-  return packet;
-}
-
-LeasePacket wait_for(SignalUse dependency) {
-  LeasePacket packet{};
-  packet.type = LeasePacketType::barrier_and;
-  packet.barrier.dependencies[0] = dependency;
-  return packet;
-}
-
-class ForwarderTest : public ::testing::Test {
- protected:
-  struct Fault {
-    WorkerId worker;
-    LeaseId lease;
-    std::uint64_t packet;
-    std::string text;
-  };
-
-  LeaseRing& open_lease(FakeWorker& worker, std::uint64_t lease, std::uint32_t stream,
-                        std::function<void()> on_closed = {}) {
-    auto region = Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing),
-                                 RegionWriter::both, 1);
-    LeaseRing& ring = region->payload<LeaseRing>();
-    forwarder_.open_lease(worker.forwarded, std::make_unique<ForwardedLease>(
-                                                ForwardedLease{.id = LeaseId{lease},
-                                                               .stream = StreamId{stream},
-                                                               .region = std::move(*region),
-                                                               .reader = LeaseRingReader(ring),
-                                                               .slot = &worker.state->leases[lease],
-                                                               .on_closed = std::move(on_closed)}));
-    return ring;
-  }
-  /// Turns until nothing moves any more.
-  Forwarder::Activity settle() {
-    Forwarder::Activity activity{};
-    do activity = forwarder_.turn();
-    while (activity == Forwarder::Activity::progress);
-    return activity;
-  }
-
-  std::array<FakeQueue, 2> queues_;
-  std::vector<SignalSlot> drain_slots_ = std::vector<SignalSlot>(4);
-  Board board_{};
-  std::vector<Fault> faults_;
-  FakeWorker anna_{1};
-  FakeWorker ben_{2};
-  Forwarder forwarder_{
-      {.spin = std::chrono::microseconds(1), .nap = std::chrono::microseconds(100)},
-      {&queues_[0].ring, &queues_[1].ring},
-      {.slots = drain_slots_, .gpu_address = reinterpret_cast<std::uint64_t>(drain_slots_.data())},
-      board_,
-      [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
-        faults_.push_back({worker, lease, packet, error.message()});
-      },
-      [](WorkerId, LeaseId, LeaseEnd) {}};
-};
 
 TEST_F(ForwarderTest, PacketsOfALeaseReachItsStreamAndTheDoorbellRingsOnceForABurst) {
   forwarder_.attach(anna_.forwarded);
@@ -131,6 +22,8 @@ TEST_F(ForwarderTest, PacketsOfALeaseReachItsStreamAndTheDoorbellRingsOnceForABu
   EXPECT_EQ(queues_[1].write_index, 3U);
   EXPECT_EQ(ring.taken.load(), 3U);
   EXPECT_EQ(forwarder_.packets(StreamId{1}), 3U);
+  EXPECT_EQ(settle(), Forwarder::Activity::waiting) << "the burst's last packet tells when it ends";
+  queues_[1].complete_all();
   EXPECT_EQ(settle(), Forwarder::Activity::idle);
 }
 
@@ -312,19 +205,19 @@ TEST_F(ForwarderTest, AWorkerIsNotQuietWhileAPacketOfAClosedLeaseRuns) {
   EXPECT_TRUE(quiet);
 }
 
-TEST_F(ForwarderTest, MoreDrainsThanDrainSignalsWaitTheirTurn) {
+TEST_F(ForwarderTest, MoreDrainsThanSignalsWaitTheirTurn) {
   int quiet = 0;
   forwarder_.attach(anna_.forwarded);
   open_lease(anna_, 1, 0);
   settle();
-  for (int i = 0; i < 10; ++i) forwarder_.quiesce(anna_.forwarded, [&] { ++quiet; });
+  for (int i = 0; i < 100; ++i) forwarder_.quiesce(anna_.forwarded, [&] { ++quiet; });
   settle();
-  EXPECT_EQ(queues_[0].rung(), drain_slots_.size());
+  EXPECT_EQ(queues_[0].rung(), own_slots_.size());
   for (int i = 0; i < 3; ++i) {
     queues_[0].complete_all();
     settle();
   }
-  EXPECT_EQ(quiet, 10);
+  EXPECT_EQ(quiet, 100);
 }
 
 TEST_F(ForwarderTest, ASleepingForwarderIsWokenByAWorkerAndWakesAWaitingWorker) {

@@ -165,6 +165,19 @@ TEST_F(PacketVetting, AnOrIsFulfilledByOneAndHeldWhileOneIsMissing) {
   EXPECT_EQ(vetted->image.barrier.header & 0xff, HSA_PACKET_TYPE_BARRIER_AND);
 }
 
+TEST_F(PacketVetting, ADroppedDependencySpoilsAnAndAndNotAnOrThatSomethingElseCanFulfil) {
+  forwarded(2, 2, 1);  // used again since
+  objects_.signals[2].cancelled = 1;
+  forwarded(4, 1, 1);
+  const std::array<SignalUse, 5> both{SignalUse{2, 1}, {4, 1}};
+  EXPECT_TRUE(vet_packet(barrier(LeasePacketType::barrier_and, both), objects_)->cancelled);
+  const auto vetted = vet_packet(barrier(LeasePacketType::barrier_or, both), objects_);
+  EXPECT_FALSE(vetted->cancelled);
+  EXPECT_EQ(vetted->wait_count, 1U);
+  EXPECT_TRUE(
+      vet_packet(barrier(LeasePacketType::barrier_or, {SignalUse{2, 1}}), objects_)->cancelled);
+}
+
 TEST_F(PacketVetting, RandomBytesNeverReachMemoryThatTheWorkerDoesNotHave) {
   std::mt19937_64 random(20261122);
   std::uint32_t passed = 0;

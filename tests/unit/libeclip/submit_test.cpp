@@ -10,6 +10,7 @@
 #include <functional>
 #include <set>
 
+#include "libeclip/signal_table.h"
 #include "tests/unit/libeclip/worker.h"
 
 namespace eclip::test {
@@ -230,6 +231,31 @@ TEST_F(Submit, FailsWithThePacketAtFaultOnceCutOff) {
   EXPECT_EQ(eclip_submit_dispatch(lease, &dispatch, nullptr), -EPROTO);
   EXPECT_THAT(eclip_last_error(), HasSubstr("packet 42 of lease 101 was refused (not found)"));
   EXPECT_EQ(written(), 0U);
+}
+
+TEST_F(Submit, SaysThatTheLeaseWasRevokedAndWhy) {
+  connect();
+  eclip_lease* lease = acquire();
+  daemon.lease_slot(0).reason = static_cast<std::uint32_t>(LeaseEnd::preempted);
+  daemon.lease_slot(0).state = static_cast<std::uint32_t>(LeaseState::revoked);
+  const eclip_dispatch dispatch = some_dispatch();
+  EXPECT_EQ(eclip_submit_dispatch(lease, &dispatch, nullptr), -ESTALE);
+  EXPECT_THAT(eclip_last_error(), HasSubstr("was revoked (preempted by a lease of higher"));
+  EXPECT_EQ(written(), 0U);
+}
+
+TEST_F(Submit, AnAbandonedUseIsNotUsedAgainAndDoesNotBlockItsSignal) {
+  const auto state = std::make_unique<WorkerState>();
+  SignalTable table(*state);
+  const std::uint32_t signal = *table.reserve();
+  const SignalUse first = *table.begin_use(signal);
+  table.abandon_use(first);
+  const SignalUse second = *table.begin_use(signal);
+  EXPECT_EQ(second.generation, 2U);
+  EXPECT_FALSE(table.begin_use(signal));
+  // A use that was taken back leaves the abandoned one as the last.
+  table.cancel_use(second);
+  EXPECT_EQ(table.begin_use(signal)->generation, 2U);
 }
 
 /// Kills the process at any system call but its end. False when the system does not allow filters.

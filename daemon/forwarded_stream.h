@@ -1,0 +1,119 @@
+// A stream as the forwarder sees it: its hardware queue, whose packets are in it, and for how long
+// they keep it busy.
+//
+// With one lease open, order and dependencies are the hardware's: barrier bits and barrier packets
+// go into the queue as they are. With more leases open, one worker's barrier would hold up the
+// others' packets behind it in the queue. So dependencies are then kept here: a packet stays in its
+// lease ring until it depends on nothing, and goes into the queue without barrier bit.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "daemon/aql_ring.h"
+#include "daemon/busy_time.h"
+#include "daemon/packet_vetting.h"
+#include "daemon/signal_pool.h"
+#include "ipc/strong_id.h"
+
+namespace eclip::daemon {
+
+struct ForwardedLease;
+struct ForwardedWorker;
+struct LeaseUse;
+
+/// Whose packet a stream was at, when it is asked.
+struct Blame {
+  StreamId stream;
+  WorkerId worker;
+  LeaseId lease;
+  std::uint32_t kernel;  ///< the worker's handle; 0: a barrier
+  std::uint64_t packet;  ///< its number in the hardware queue
+};
+
+/// On the forwarder's thread only, but for packets().
+class ForwardedStream {
+ public:
+  ForwardedStream(StreamId id, AqlRing& ring, SignalPool& signals);
+  ForwardedStream(const ForwardedStream&) = delete;
+  ForwardedStream& operator=(const ForwardedStream&) = delete;
+
+  void lease_opened();
+  /// A lease's last packet has completed.
+  void lease_drained() { --open_leases_; }
+  [[nodiscard]] bool is_shared() const { return open_leases_ > 1; }
+
+  /// False while nothing can be pushed: the queue is full, or waits for its fence (below).
+  [[nodiscard]] bool has_room();
+  /// On a shared stream: makes a vetted packet independent of all others, or returns false: it
+  /// depends on something still, or its lease has enough in the queue.
+  [[nodiscard]] bool decouple(const ForwardedLease& lease, VettedPacket& vetted);
+  void push(ForwardedWorker& worker, const ForwardedLease& lease, const VettedPacket& vetted,
+            std::uint32_t kernel);
+  /// After a burst of push() for one lease: rings the doorbell.
+  void end_burst(ForwardedWorker& worker, const ForwardedLease& lease, std::uint64_t packets);
+  /// A barrier packet of eclipd's own that waits for all before it. False when it must wait.
+  bool push_barrier(WorkerId worker, std::uint32_t signal);
+
+  /// Looks which packets have completed, and adds up their time.
+  bool collect_completions(std::uint64_t counter_hz);
+  /// On a shared stream: whether packets of a worker with numbers below `end` are in the queue.
+  [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end) const;
+  [[nodiscard]] bool waits() const { return !in_flight_.empty() || fence_; }
+  [[nodiscard]] const AqlRing& ring() const { return *ring_; }
+  [[nodiscard]] std::uint64_t packets() const { return packets_.load(std::memory_order_relaxed); }
+
+  /// The oldest packet that has not completed, as far as barriers and signals tell; none when all
+  /// have.
+  [[nodiscard]] std::optional<Blame> unfinished() const;
+
+ private:
+  /// A packet in the queue whose completion will be seen. On a shared stream that is each packet;
+  /// else the first after a pause and the last of each burst.
+  struct InFlight {
+    std::uint64_t number;
+    ForwardedWorker* worker;  // stays until its streams have drained
+    LeaseId lease;
+    std::shared_ptr<LeaseUse> use;
+    SignalUse theirs;                  ///< the worker's signal, or
+    std::optional<std::uint32_t> own;  ///< one of ours
+    bool after_idle;
+  };
+  /// What is remembered of each packet in the queue.
+  struct Owner {
+    std::uint32_t worker;
+    std::uint32_t lease;
+    std::uint32_t kernel;
+    std::uint32_t barrier;  ///< 1: it waits for all before it
+  };
+  static_assert(sizeof(Owner) == 16);
+
+  [[nodiscard]] bool is_complete(const InFlight& packet) const;
+  [[nodiscard]] std::size_t in_flight_of(LeaseId lease) const;
+  void see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease);
+  void account(const InFlight& packet, std::uint64_t counter_hz);
+  Owner& owner(std::uint64_t number) { return owners_[number % owners_.size()]; }
+  [[nodiscard]] const Owner& owner(std::uint64_t number) const {
+    return owners_[number % owners_.size()];
+  }
+
+  const StreamId id_;
+  AqlRing* const ring_;
+  SignalPool* const signals_;
+  std::atomic<std::uint64_t> packets_{0};
+  std::uint32_t open_leases_ = 0;
+  /// Packets that went into the queue before it was shared are not seen to complete one by one. A
+  /// barrier behind them, the fence, tells when they have.
+  bool fence_wanted_ = false;
+  std::optional<std::uint32_t> fence_;
+  std::vector<InFlight> in_flight_;   ///< by number
+  std::vector<Owner> owners_;         ///< of the packet in each slot of the queue
+  SignalUse last_completion_{};       ///< of the last packet pushed
+  std::uint64_t complete_until_ = 0;  ///< all packets before this number have completed
+  BusyTime busy_;
+};
+
+}  // namespace eclip::daemon
