@@ -58,8 +58,10 @@ Result<void> ControlServer::run() {
         std::pair{service_.wake_fd(), tag_service}})
     if (auto watched = watch(fd, tag, EPOLLIN); !watched) return watched;
   while (true) {
+    service_.beat();
     std::array<epoll_event, 64> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(),
+                                   static_cast<int>(Board::heartbeat_period.count()));
     if (count < 0 && errno != EINTR) return fail_errno(errno, "wait for clients");
     for (int i = 0; i < count; ++i) {
       const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;

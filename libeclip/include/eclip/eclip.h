@@ -184,7 +184,7 @@ struct eclip_dispatch {
  * and retry -EBUSY      the completion signal's last use has not completed: nothing was submitted
  *   -EINVAL     a field's value is not allowed
  *   -EPROTO     eclipd has cut this worker off for a bad packet; eclip_last_error() says which
- *   -ECONNRESET eclipd is gone; known once a wait or a request has found out
+ *   -ECONNRESET eclipd is gone: known at the latest 100 ms after its end
  */
 ECLIP_API int eclip_submit_dispatch(eclip_lease* lease, const struct eclip_dispatch* dispatch,
                                     struct eclip_token* token);
