@@ -15,7 +15,7 @@ using Clock = std::chrono::steady_clock;
 /// machines.
 constexpr std::chrono::microseconds spin_time{20};
 /// How soon the end of eclipd is noticed, which wakes nobody.
-constexpr std::chrono::milliseconds longest_sleep{50};
+constexpr std::chrono::milliseconds longest_sleep{25};
 /// Stands for "no limit"; far from where adding it to a time point overflows.
 constexpr std::chrono::nanoseconds longest_wait = std::chrono::hours(24 * 365);
 
