@@ -1,6 +1,7 @@
 # What every target of the project shares: warnings as errors, sanitizers, the include root.
 option(ECLIP_TESTS "Build the tests" ON)
 option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
+option(ECLIP_TESTPOINTS "Compile the points where tests kill the process (ipc/testpoint.h)" OFF)
 set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
 
 add_library(eclip_build_flags INTERFACE)
@@ -12,6 +13,9 @@ target_compile_options(eclip_build_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
   $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
   $<$<BOOL:${ECLIP_WERROR}>:-Werror>)
+if(ECLIP_TESTPOINTS)
+  target_compile_definitions(eclip_build_flags INTERFACE ECLIP_TESTPOINTS)
+endif()
 if(ECLIP_SANITIZE)
   target_compile_options(eclip_build_flags INTERFACE
     -fsanitize=${ECLIP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 #include "libeclip/errors.h"
 
 using eclip::Errc;
@@ -66,6 +67,7 @@ eclip::Result<void> eclip_context::introduce(std::string_view worker_name) {
   auto request = eclip::Region::open(std::move(reply->fds[2]), eclip::RegionKind::worker_request,
                                      sizeof(eclip::WorkerRequest), true);
   if (!request) return eclip::fail(request.error(), "worker request");
+  ECLIP_TESTPOINT("regions_mapped");
   regions.emplace(eclip::WelcomeRegions{std::move(*board), std::move(*state), std::move(*request)});
   signals.emplace(this->state());
   return {};

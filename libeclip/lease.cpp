@@ -1,4 +1,5 @@
 // Acquiring and releasing streams.
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
@@ -22,6 +23,7 @@ int acquire(eclip_context* context, const eclip_lease_request* given, eclip_leas
                                                      .duration_ms = 0},
                                         MessageType::lease_granted);
   if (!reply) return report(reply.error());
+  ECLIP_TESTPOINT("lease_granted");
   if (reply->fds.size() != 1) return report(EPROTO, "eclipd granted a lease without a ring");
   auto ring =
       Region::open(std::move(reply->fds[0]), RegionKind::lease_ring, sizeof(LeaseRing), true);

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 
@@ -82,6 +83,7 @@ int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
     if (const int failed = context->check_alive(); failed != 0) return failed;
     const auto left = deadline - Clock::now();
     if (left <= left.zero()) return report(ETIMEDOUT, "the packet did not complete in time");
+    ECLIP_TESTPOINT("counted_as_waiter");
     futex_wait(wakes, seen, std::min<std::chrono::nanoseconds>(left, longest_sleep));
     if (context->signals->is_complete(use)) return outcome(*context, use);
     context->control.look_for_hangup();
