@@ -60,6 +60,7 @@ class EclipdTest : public InsideKfdsim {
   [[nodiscard]] std::unique_ptr<ChildProcess> replay(const std::vector<std::string>& more) const;
 
   TemporaryDirectory directory_;
+  std::string log_level_ = "debug";  ///< of the next start()
   std::unique_ptr<ChildProcess> daemon_;
 };
 
