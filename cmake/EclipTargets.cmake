@@ -26,6 +26,15 @@ if(ECLIP_SANITIZE)
   endif()
 endif()
 
+# eclip_has_no_testpoints(TARGET): the build fails when what is installed has testpoints after all.
+function(eclip_has_no_testpoints target)
+  if(NOT ECLIP_TESTPOINTS)
+    add_custom_command(TARGET ${target} POST_BUILD
+      COMMAND ${CMAKE_COMMAND} -DFILE=$<TARGET_FILE:${target}>
+              -P ${CMAKE_SOURCE_DIR}/cmake/no_testpoints.cmake)
+  endif()
+endfunction()
+
 # eclip_library(NAME SOURCES ... LINK ...): a static library eclip_NAME with the alias eclip::NAME.
 function(eclip_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
