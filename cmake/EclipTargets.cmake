@@ -1,6 +1,7 @@
 # What every target of the project shares: warnings as errors, sanitizers, the include root.
 option(ECLIP_TESTS "Build the tests" ON)
 option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
+option(ECLIP_TESTPOINTS "Compile the points where tests kill the process (ipc/testpoint.h)" OFF)
 set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
 
 add_library(eclip_build_flags INTERFACE)
@@ -12,6 +13,9 @@ target_compile_options(eclip_build_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
   $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
   $<$<BOOL:${ECLIP_WERROR}>:-Werror>)
+if(ECLIP_TESTPOINTS)
+  target_compile_definitions(eclip_build_flags INTERFACE ECLIP_TESTPOINTS)
+endif()
 if(ECLIP_SANITIZE)
   target_compile_options(eclip_build_flags INTERFACE
     -fsanitize=${ECLIP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -21,6 +25,15 @@ if(ECLIP_SANITIZE)
     target_compile_options(eclip_build_flags INTERFACE -Wno-tsan)
   endif()
 endif()
+
+# eclip_has_no_testpoints(TARGET): the build fails when what is installed has testpoints after all.
+function(eclip_has_no_testpoints target)
+  if(NOT ECLIP_TESTPOINTS)
+    add_custom_command(TARGET ${target} POST_BUILD
+      COMMAND ${CMAKE_COMMAND} -DFILE=$<TARGET_FILE:${target}>
+              -P ${CMAKE_SOURCE_DIR}/cmake/no_testpoints.cmake)
+  endif()
+endfunction()
 
 # eclip_library(NAME SOURCES ... LINK ...): a static library eclip_NAME with the alias eclip::NAME.
 function(eclip_library name)

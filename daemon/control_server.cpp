@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "ipc/printable.h"
+#include "ipc/testpoint.h"
 
 namespace eclip::daemon {
 namespace {
@@ -76,7 +77,10 @@ Result<void> ControlServer::begin() {
 
 Result<void> ControlServer::run() {
   while (true) {
-    const auto goes_on = turn(timeout_until(service_.next_deadline()));
+    service_.beat();
+    const int beat_ms = static_cast<int>(Board::heartbeat_period.count());
+    const int due_ms = timeout_until(service_.next_deadline());
+    const auto goes_on = turn(due_ms < 0 ? beat_ms : std::min(due_ms, beat_ms));
     if (!goes_on) return tl::unexpected(goes_on.error());
     if (!*goes_on) return {};
   }
@@ -159,6 +163,7 @@ void ControlServer::drop(std::uint64_t id, const char* why) {
   if (found == connections_.end()) return;
   spdlog::debug("connection of pid {} closed: {}", found->second.peer.pid, why);
   const auto worker = found->second.worker;
+  ECLIP_TESTPOINT("worker_left");
   connections_.erase(found);
   if (worker) service_.remove_worker(*worker);
   if (!listening_) listening_ = watch(listening_fd_, tag_listen, EPOLLIN).has_value();
@@ -176,6 +181,7 @@ void ControlServer::serve(std::uint64_t id, std::uint32_t events) {
   }
   if (!*request) return;
   const std::uint32_t sequence = (*request)->message.header.sequence;
+  ECLIP_TESTPOINT("request_read");
   Result<std::optional<Reply>> reply{};
   if (auto checked = check_header((*request)->message.header); !checked)
     reply = tl::unexpected(checked.error());
@@ -247,6 +253,7 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::lease_acquire: {
       auto lease = service_.acquire_lease(worker, payload_of<LeaseAcquire>(message));
       if (!lease) return tl::unexpected(lease.error());
+      ECLIP_TESTPOINT("lease_granted_unsaid");
       if (const auto* queued = std::get_if<LeaseQueued>(&*lease))
         return reply(make_message(MessageType::lease_queued, sequence, *queued));
       return granted(std::get<Service::NewLease>(*lease));
@@ -266,11 +273,13 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       const LeaseId lease{payload_of<Handle>(message).value};
       if (auto released = service_.release_lease(worker, lease); !released)
         return tl::unexpected(released.error());
+      ECLIP_TESTPOINT("lease_released_unsaid");
       return reply(ok(sequence, lease.value));
     }
     case MessageType::memory_allocate: {
       auto allocated = service_.allocate_memory(worker, payload_of<MemoryAllocate>(message));
       if (!allocated) return tl::unexpected(allocated.error());
+      ECLIP_TESTPOINT("memory_granted_unsaid");
       std::vector<int> fds;
       if (allocated->fd) fds.push_back(allocated->fd.get());
       return reply(make_message(MessageType::memory_allocated, sequence, allocated->reply),

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 
 namespace eclip::daemon {
 namespace {
@@ -81,6 +82,7 @@ void Forwarder::revoke_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId le
       if (each->id != lease || each->closing) continue;
       each->slot->reason.store(static_cast<std::uint32_t>(reason), std::memory_order_relaxed);
       each->slot->deadline_ns.store(deadline_ns, std::memory_order_relaxed);
+      ECLIP_TESTPOINT("revocation_unpublished");
       each->slot->state.store(static_cast<std::uint32_t>(LeaseState::revoked));
       each->written_at_revocation = each->reader.taken() + each->reader.waiting();
     }
@@ -249,6 +251,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
       break;
     }
     if (vetted.hold || must_wait_for_barriers(worker, vetted)) break;
+    ECLIP_TESTPOINT("packet_vetted");
     if (stream.is_shared() && !stream.decouple(lease, vetted)) break;
     if (vetted.completion.generation != 0) arm(worker, vetted.completion);
     for (std::uint32_t i = 0; i < vetted.wait_count; ++i)
@@ -256,12 +259,15 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
           stream.ring().next() + 1;
     stream.push(worker, lease, vetted,
                 packet.type == LeasePacketType::dispatch ? packet.dispatch.kernel : 0);
+    ECLIP_TESTPOINT("packet_pushed");
     lease.reader.pop();
     --lease.visible;
     ++pushed;
   }
   if (pushed > 0) {
+    ECLIP_TESTPOINT("before_doorbell");
     stream.end_burst(worker, lease, pushed);
+    ECLIP_TESTPOINT("after_doorbell");
     worker.packets.fetch_add(pushed, std::memory_order_relaxed);
     lease.use->packets.fetch_add(pushed, std::memory_order_relaxed);
   }
@@ -283,6 +289,7 @@ bool Forwarder::must_wait_for_barriers(const ForwardedWorker& worker,
 void Forwarder::arm(ForwardedWorker& worker, SignalUse use) {
   SignalSlot& slot = worker.objects.signal_slots[use.signal];
   slot.value.store(1, std::memory_order_relaxed);
+  ECLIP_TESTPOINT("signal_armed");
   slot.generation.store(use.generation, std::memory_order_release);
   worker.objects.signals[use.signal].generation = use.generation;
   if (worker.is_outstanding[use.signal]) return;
@@ -326,6 +333,7 @@ bool Forwarder::collect_completions(ForwardedWorker& worker) {
   const auto completed = std::erase_if(worker.outstanding, [&](std::uint32_t signal) {
     if (!worker.objects.is_complete(signal)) return false;
     worker.is_outstanding[signal] = false;
+    ECLIP_TESTPOINT("completion_seen");
     wake_waiters(worker, signal);
     return true;
   });
@@ -337,6 +345,7 @@ void Forwarder::end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseE
   // Whatever the order, either we see its packet or it sees that the lease has ended.
   lease.slot->reason.store(static_cast<std::uint32_t>(reason), std::memory_order_relaxed);
   lease.slot->accepted.store(lease.reader.taken(), std::memory_order_relaxed);
+  ECLIP_TESTPOINT("lease_end_unpublished");
   lease.slot->state.store(static_cast<std::uint32_t>(LeaseState::ended));
   std::atomic_thread_fence(std::memory_order_seq_cst);
   drop_packets(worker, lease);

@@ -144,6 +144,12 @@ Result<void> Service::calibrate_clock() {
   return {};
 }
 
+void Service::beat() {
+  const auto now = Clock::now().time_since_epoch();  // CLOCK_MONOTONIC
+  board().heartbeat_ns.store(static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count()),
+                             std::memory_order_relaxed);
+}
+
 Result<void> Service::run_posted() {
   std::uint64_t count = 0;
   [[maybe_unused]] const auto got = ::read(wake_fd_.get(), &count, sizeof count);

@@ -41,6 +41,8 @@ class Service {
   [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
   /// Readable when run_posted() has something to do.
   [[nodiscard]] int wake_fd() const { return wake_fd_.get(); }
+  /// Shows the workers that eclipd lives; every Board::heartbeat_period or more often.
+  void beat();
   /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
   /// Errc::device_failed when the GPU has failed: eclipd cannot go on.
   Result<void> run_posted();

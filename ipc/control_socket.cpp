@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "ipc/testpoint.h"
+
 namespace eclip {
 namespace {
 
@@ -161,6 +163,7 @@ Result<ReceivedMessage> exchange(int socket, const Message& request, std::span<c
     if (auto waited = wait_for(socket, POLLOUT, deadline); !waited)
       return tl::unexpected(waited.error());
   }
+  ECLIP_TESTPOINT("request_sent");
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     auto reply = await_message(socket, left);

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ipc/testpoint.h"
+
 namespace eclip {
 
 enum class LeasePacketType : std::uint8_t {
@@ -90,6 +92,7 @@ class LeaseRingWriter {
       if (written_ - taken_ >= LeaseRing::slot_count) return false;
     }
     ring_->slots[written_ % LeaseRing::slot_count].packet = packet;
+    ECLIP_TESTPOINT("slot_written");
     ring_->written.store(++written_, std::memory_order_release);
     return true;
   }

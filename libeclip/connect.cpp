@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <string>
 
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
@@ -46,6 +47,7 @@ int connect(const eclip_connect_options* given, eclip_context** context) {
       options.socket_path != nullptr ? options.socket_path : socket_path_from_environment();
   auto socket = connect_control(path, timeout);
   if (!socket) return report_no_connection(socket.error(), options, path);
+  ECLIP_TESTPOINT("connected");
   auto made = std::make_unique<eclip_context>(std::move(*socket), timeout);
   const char* name =
       options.worker_name != nullptr ? options.worker_name : program_invocation_short_name;

@@ -1,11 +1,41 @@
 #include "libeclip/context.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 #include "libeclip/errors.h"
 
 using eclip::Errc;
+
+namespace {
+
+/// The kernel's coarse clock: at most a tick (1 to 10 ms) behind CLOCK_MONOTONIC, a few loads.
+std::uint64_t coarse_now_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+constexpr std::uint64_t to_ns(std::chrono::nanoseconds duration) {
+  return static_cast<std::uint64_t>(duration.count());
+}
+
+/// Whether eclipd's sign of life is old, and no thread of ours has looked since the last period: a
+/// stopped or overloaded eclipd is not a dead one, only the socket tells.
+bool should_look(const eclip::Board& board, std::atomic<std::uint64_t>& next_look_ns) {
+  const std::uint64_t now = coarse_now_ns();
+  const std::uint64_t beat = board.heartbeat_ns.load(std::memory_order_relaxed);
+  if (now < beat + to_ns(eclip::Board::heartbeat_stale)) return false;
+  std::uint64_t next = next_look_ns.load(std::memory_order_relaxed);
+  return now >= next &&
+         next_look_ns.compare_exchange_strong(next, now + to_ns(eclip::Board::heartbeat_period),
+                                              std::memory_order_relaxed);
+}
+
+}  // namespace
 
 eclip_context::~eclip_context() {
   // eclipd releases everything of a closed connection, but in its own time; a program that
@@ -37,6 +67,7 @@ eclip::Result<void> eclip_context::introduce(std::string_view worker_name) {
   auto request = eclip::Region::open(std::move(reply->fds[2]), eclip::RegionKind::worker_request,
                                      sizeof(eclip::WorkerRequest), true);
   if (!request) return eclip::fail(request.error(), "worker request");
+  ECLIP_TESTPOINT("regions_mapped");
   regions.emplace(eclip::WelcomeRegions{std::move(*board), std::move(*state), std::move(*request)});
   signals.emplace(this->state());
   return {};
@@ -53,7 +84,7 @@ void eclip_context::wake_forwarder() const {
   eclip::futex_wake_all(request().wake);
 }
 
-int eclip_context::check_alive() const {
+int eclip_context::check_alive() {
   const std::uint32_t fault = state().fault.load(std::memory_order_acquire);
   if (fault != 0) {
     const std::error_code code(static_cast<int>(fault), eclip::eclip_category());
@@ -64,6 +95,7 @@ int eclip_context::check_alive() const {
                              std::to_string(state().fault_lease.load(std::memory_order_relaxed)) +
                              " was refused (" + code.message() + "); connect again to go on");
   }
+  if (!control.gone() && should_look(board(), next_look_ns)) control.look_for_hangup();
   if (control.gone())
     return eclip::report(ECONNRESET, "eclipd is gone; its streams and memory went with it");
   return 0;

@@ -1,6 +1,7 @@
 // What the opaque handles of the C ABI stand for.
 #pragma once
 
+#include <atomic>
 #include <boost/interprocess/mapped_region.hpp>
 #include <cstdint>
 #include <memory>
@@ -51,9 +52,10 @@ struct eclip_context {
   /// only in that case.
   void wake_forwarder() const;
 
-  /// 0, -EPROTO when eclipd has cut this worker off, -ECONNRESET when it is known to be gone. Loads
-  /// only.
-  int check_alive() const;
+  /// 0, -EPROTO when eclipd has cut this worker off, -ECONNRESET when it is gone. Loads and a clock
+  /// that needs no system call; while eclipd's heartbeat is stale, which it is not while all is
+  /// well, also a look at the socket once in Board::heartbeat_period.
+  int check_alive();
 
   /// The exclusive ownership of a lease passes to the context.
   eclip_lease* adopt(std::unique_ptr<eclip_lease> lease);
@@ -63,6 +65,9 @@ struct eclip_context {
   eclip::ControlChannel control;
   std::optional<eclip::WelcomeRegions> regions;
   std::optional<eclip::SignalTable> signals;
+
+  /// When check_alive may look at the socket again, on the clock of Board::heartbeat_ns.
+  std::atomic<std::uint64_t> next_look_ns{0};
 
   std::mutex objects_mutex;  // guards the two below
   std::unordered_map<std::uint32_t, boost::interprocess::mapped_region> host_mappings;

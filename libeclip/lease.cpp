@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
@@ -123,6 +124,7 @@ int acquire(eclip_context* context, const eclip_lease_request* given, eclip_leas
       MessageType::lease_granted, {},
       request.wait_ms == 0 ? std::nullopt : std::optional(MessageType::lease_queued));
   if (!reply) return report(reply.error());
+  ECLIP_TESTPOINT("lease_granted");
   if (reply->message.header.type == MessageType::lease_granted)
     return open_lease(*context, std::move(*reply), lease);
   return await_offer(*context, payload_of<LeaseQueued>(reply->message), deadline, lease);

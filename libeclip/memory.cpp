@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
@@ -40,6 +41,7 @@ int allocate(eclip_context* context, std::uint64_t bytes, std::uint32_t flags,
   if ((flags & ECLIP_MEMORY_DEVICE_LOCAL) == 0) {
     if (reply->fds.size() != 1)
       return report(EPROTO, "eclipd allocated host-visible memory but sent no way to map it");
+    ECLIP_TESTPOINT("memory_granted");
     auto mapping = map_memory(reply->fds[0].get(), allocated.bytes);
     if (!mapping) return report(mapping.error());
     described.host = mapping->get_address();

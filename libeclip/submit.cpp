@@ -1,6 +1,7 @@
 // From a call's struct to a packet in the lease ring. No system call while the forwarder is awake.
 #include <array>
 
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
@@ -40,11 +41,13 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
                                " has not completed; wait for it or use another signal");
     use = *begun;
     packet.completion = use;
+    ECLIP_TESTPOINT("signal_use_begun");
   }
   if (!lease.writer.push(packet)) {
     if (use.generation != 0) context.signals->cancel_use(use);
     return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
   }
+  ECLIP_TESTPOINT("index_stored");
   context.wake_forwarder();
   // The lease may have ended while the packet was written. Either eclipd has taken the packet, or
   // it has dropped it, or it has not even seen it and never will.

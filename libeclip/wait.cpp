@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
 
@@ -15,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 /// machines.
 constexpr std::chrono::microseconds spin_time{20};
 /// How soon the end of eclipd is noticed, which wakes nobody.
-constexpr std::chrono::milliseconds longest_sleep{100};
+constexpr std::chrono::milliseconds longest_sleep{25};
 /// Stands for "no limit"; far from where adding it to a time point overflows.
 constexpr std::chrono::nanoseconds longest_wait = std::chrono::hours(24 * 365);
 
@@ -82,6 +83,7 @@ int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
     if (const int failed = context->check_alive(); failed != 0) return failed;
     const auto left = deadline - Clock::now();
     if (left <= left.zero()) return report(ETIMEDOUT, "the packet did not complete in time");
+    ECLIP_TESTPOINT("counted_as_waiter");
     futex_wait(wakes, seen, std::min<std::chrono::nanoseconds>(left, longest_sleep));
     if (context->signals->is_complete(use)) return outcome(*context, use);
     context->control.look_for_hangup();

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/eclip-replay/exit_codes.h"
+#include "tools/eclip-replay/reattaching_runner.h"
 #include "tools/eclip-replay/report.h"
 
 namespace eclip::replay {
@@ -25,15 +26,6 @@ void stop_on_signals() {
 int complain(int exit_code, const std::string& text) {
   fmt::print(stderr, "eclip-replay: {}\n", text);
   return exit_code;
-}
-
-std::vector<Lease> acquire(Connection& connection, const std::vector<StreamChoice>& choices) {
-  std::vector<Lease> leases;
-  leases.reserve(choices.size());
-  for (const StreamChoice& choice : choices)
-    leases.push_back(choice.stream ? connection.lease_stream(*choice.stream)
-                                   : connection.lease_any(choice.cu_count));
-  return leases;
 }
 
 int conclude(const Options& options, const Report& report, const Measurement& measurement) {
@@ -60,12 +52,22 @@ int run(const Options& options) {
   connect.worker_name = options.name.c_str();
   // The library's line says that the program goes on without ECLIP; this one does not.
   connect.log = [](void*, const char*) {};
-  auto connection = Connection::try_open(&connect);
-  if (!connection)
+  std::optional<Connection> connection;
+  std::optional<RequestRunner> runner;
+  std::optional<ReattachingRunner> reattaching;
+  try {
+    if (options.reattach) {
+      reattaching.emplace(options, *program, connect);
+    } else {
+      connection.emplace(&connect);
+      runner.emplace(*connection, *program, lease_streams(*connection, options.streams),
+                     RequestRunner::Settings{options.switch_every, options.mix, options.timeout});
+    }
+  } catch (const ApiError& error) {
+    if (error.code().value() != ENOTCONN) throw;
     return complain(exit_no_daemon,
-                    std::string(eclip_last_error()) + ". Start it: systemctl start eclipd");
-  RequestRunner runner(*connection, *program, acquire(*connection, options.streams),
-                       {options.switch_every, options.mix, options.timeout});
+                    std::string(error.what()) + ". Start it: systemctl start eclipd");
+  }
 
   std::optional<Cohort> cohort;
   if (options.cohort) {
@@ -74,13 +76,23 @@ int run(const Options& options) {
     cohort.emplace(std::move(*joined));
   }
   const Workload workload{
-      .run_request = [&] { runner.run(); },
-      .device_time_rate = [&] { return connection->gpu().device_time_rate; },
+      .run_request =
+          [&] {
+            if (reattaching) return reattaching->run();
+            runner->run();
+            return true;
+          },
+      .device_time_rate =
+          [&] {
+            return reattaching ? reattaching->device_time_rate()
+                               : connection->gpu().device_time_rate;
+          },
       .stop = &stop,
   };
   const Measurement measurement = measure(options, workload, cohort ? &*cohort : nullptr);
-  return conclude(options,
-                  make_report(options, *profile, *program, connection->gpu(), runner, measurement),
+  const Work work = reattaching ? reattaching->work() : work_of(*runner);
+  const eclip_gpu gpu = reattaching ? reattaching->gpu() : connection->gpu();
+  return conclude(options, make_report(options, *profile, *program, gpu, work, measurement),
                   measurement);
 }
 

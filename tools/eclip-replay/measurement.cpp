@@ -64,9 +64,11 @@ class Run {
   }
 
  private:
-  void request() {
-    workload_->run_request();
+  /// False when the request was not done, which does not count as measured.
+  bool request() {
+    const bool done = workload_->run_request();
     if (cohort_ != nullptr) cohort_->count_request();
+    return done;
   }
 
   bool start() {
@@ -93,7 +95,7 @@ class Run {
         finished_.interrupted = true;
         return;
       }
-      request();
+      if (!request()) continue;
       finished_.end = HostClock::now();
       finished_.latencies.push_back(finished_.end - *arrival);
     }

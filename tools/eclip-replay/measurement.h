@@ -28,7 +28,7 @@ struct Measurement {
 
 /// What a run needs of the world.
 struct Workload {
-  std::function<void()> run_request;
+  std::function<bool()> run_request;         ///< true when the request was done
   std::function<double()> device_time_rate;  ///< device nanoseconds in a host nanosecond, now
   const std::atomic<bool>* stop;
 };

@@ -30,9 +30,17 @@ std::uint64_t MixChain::add() {
 }
 
 std::uint64_t MixChain::value() const {
-  if (kernels_ == 0) return 0;
+  return kernels_ == 0 ? 0 : word(kernels_ - 1);
+}
+
+std::optional<std::uint64_t> MixChain::value_at(const MixMark& mark) const {
+  if (mark.kernels == 0 || kernels_ - mark.kernels >= slot_count) return std::nullopt;
+  return word(mark.kernels - 1);
+}
+
+std::uint64_t MixChain::word(std::uint64_t kernel) const {
   std::uint64_t value = 0;
-  std::memcpy(&value, memory_.host<std::byte>() + word_offset(kernels_ - 1), sizeof value);
+  std::memcpy(&value, memory_.host<std::byte>() + word_offset(kernel), sizeof value);
   return value;
 }
 

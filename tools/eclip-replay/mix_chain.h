@@ -4,8 +4,15 @@
 
 #include <cstdint>
 #include <eclip/eclip.hpp>
+#include <optional>
 
 namespace eclip::replay {
+
+/// A point of a chain, and what the word there must be; kernels 0: none.
+struct MixMark {
+  std::uint64_t kernels = 0;
+  std::uint64_t expected = 0;
+};
 
 class MixChain {
  public:
@@ -22,8 +29,13 @@ class MixChain {
   [[nodiscard]] std::uint64_t value() const;
   /// What it should have written, by serial execution on the host.
   [[nodiscard]] std::uint64_t expected() const { return expected_; }
+  /// Where the chain ends now.
+  [[nodiscard]] MixMark mark() const { return {kernels_, expected_}; }
+  /// The word at a mark; nullopt when there is none or it may have been written anew.
+  [[nodiscard]] std::optional<std::uint64_t> value_at(const MixMark& mark) const;
 
  private:
+  [[nodiscard]] std::uint64_t word(std::uint64_t kernel) const;
   [[nodiscard]] static std::uint64_t word_offset(std::uint64_t kernel);
 
   Memory memory_;  // slot_count MixKernargs, then slot_count words

@@ -108,6 +108,9 @@ void add_options(CLI::App& app, Options& options) {
          "Host time in which a request must complete and the cohort make progress (default 120)")
       ->check(whole_number(1))
       ->type_name("N");
+  app.add_flag("--reattach", options.reattach,
+               "When eclipd ends, go on without it and attach again when it is back: requests that "
+               "it ended under count as failed. --timeout-s bounds how long it may be away");
   app.add_flag("--json", options.json, "Report as JSON");
   app.add_option("--socket", options.socket,
                  "eclipd's socket; default $ECLIP_SOCKET, else /run/eclip/eclipd.sock")

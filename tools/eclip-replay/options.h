@@ -37,6 +37,7 @@ struct Options {
   std::uint64_t seed = 1;
   std::string name = "eclip-replay";
   bool mix = false;
+  bool reattach = false;
   bool json = false;
   std::string socket;  ///< "": where libeclip looks by itself
   std::optional<CohortChoice> cohort;

@@ -38,8 +38,7 @@ Latency summarise(std::span<const std::chrono::nanoseconds> latencies, double de
 }
 
 Report make_report(const Options& options, const model::Profile& profile, const Program& program,
-                   const eclip_gpu& gpu, const RequestRunner& runner,
-                   const Measurement& measurement) {
+                   const eclip_gpu& gpu, const Work& work, const Measurement& measurement) {
   Report report;
   report.name = options.name;
   report.model = profile.model;
@@ -56,23 +55,20 @@ Report make_report(const Options& options, const model::Profile& profile, const 
   report.latency = summarise(measurement.latencies, gpu.device_time_rate);
   report.kernels_per_request = program.order.size();
   report.distinct_kernels = program.shapes.size();
-  report.packets = runner.packets();
-  report.switches = runner.switches();
-  for (const Lease& lease : runner.leases()) {
-    const eclip_lease_state state = lease.describe();
-    report.streams.push_back({state.stream, state.cu_count});
-  }
+  report.packets = work.packets;
+  report.switches = work.switches;
+  report.streams = work.streams;
   report.first_request_ns = since_boot(measurement.begin);
   report.last_request_ns = since_boot(measurement.end);
-  if (const MixChain* chain = runner.mix_chain())
-    report.mix = MixOutcome{chain->value(), chain->expected()};
+  report.mix = work.mix;
+  report.session = work.session;
   report.interrupted = measurement.interrupted;
   return report;
 }
 
 nlohmann::json to_json(const Report& report) {
   nlohmann::json streams = nlohmann::json::array();
-  for (const Report::Stream& stream : report.streams)
+  for (const Work::Stream& stream : report.streams)
     streams.push_back({{"stream", stream.stream}, {"cu_count", stream.cu_count}});
   nlohmann::json mix = nullptr;
   if (report.mix) {
@@ -81,6 +77,13 @@ nlohmann::json to_json(const Report& report) {
            {"expected", fmt::format("{:016x}", report.mix->expected)},
            {"matches", report.mix->matches()}};
   }
+  nlohmann::json session = nullptr;
+  if (report.session)
+    session = {{"done", report.session->done},
+               {"failed", report.session->failed},
+               {"without_eclipd", report.session->without_eclipd},
+               {"reattachments", report.session->reattachments},
+               {"losses_ns", report.session->losses_ns}};
   return {{"schema", "eclip.replay/1"},
           {"name", report.name},
           {"model", report.model},
@@ -106,6 +109,7 @@ nlohmann::json to_json(const Report& report) {
           {"host_monotonic_ns",
            {{"first_request", report.first_request_ns}, {"last_request", report.last_request_ns}}},
           {"mix", mix},
+          {"session", session},
           {"interrupted", report.interrupted}};
 }
 
@@ -119,13 +123,18 @@ std::string to_text(const Report& report) {
                             report.batch, report.kernels_per_request, report.distinct_kernels));
   line("GPU", report.gpu + (report.simulated ? " (all figures are simulated)" : ""));
   std::string streams;
-  for (const Report::Stream& stream : report.streams)
+  for (const Work::Stream& stream : report.streams)
     streams +=
         fmt::format("{}#{} ({} CUs)", streams.empty() ? "" : ", ", stream.stream, stream.cu_count);
   line("streams", fmt::format("{}; {} switches", streams, report.switches));
   line("arrivals", report.arrivals);
   line("requests", fmt::format("{} measured, {} not{}", report.requests, report.unmeasured_requests,
                                report.interrupted ? "; interrupted" : ""));
+  if (report.session)
+    line("session",
+         fmt::format("{} requests done, {} failed, {} without eclipd; attached again {} times",
+                     report.session->done, report.session->failed, report.session->without_eclipd,
+                     report.session->reattachments));
   line("packets", std::to_string(report.packets));
   line("throughput", fmt::format("{:.1f} requests/s", report.throughput_rps));
   const Latency& latency = report.latency;

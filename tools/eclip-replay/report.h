@@ -11,7 +11,8 @@
 
 #include "daemon/model/profile.h"
 #include "tools/eclip-replay/measurement.h"
-#include "tools/eclip-replay/request_runner.h"
+#include "tools/eclip-replay/program.h"
+#include "tools/eclip-replay/work.h"
 
 namespace eclip::replay {
 
@@ -25,12 +26,6 @@ struct Latency {
 
 /// Of host times, in device time; percentiles by nearest rank. All 0 for no latencies.
 Latency summarise(std::span<const std::chrono::nanoseconds> latencies, double device_time_rate);
-
-struct MixOutcome {
-  std::uint64_t value;
-  std::uint64_t expected;
-  [[nodiscard]] bool matches() const { return value == expected; }
-};
 
 struct Report {
   std::string name;
@@ -48,20 +43,16 @@ struct Report {
   std::uint64_t distinct_kernels = 0;
   std::uint64_t packets = 0;
   std::uint64_t switches = 0;
-  struct Stream {
-    std::uint32_t stream;
-    std::uint32_t cu_count;
-  };
-  std::vector<Stream> streams;
+  std::vector<Work::Stream> streams;
   std::int64_t first_request_ns = 0;  ///< host CLOCK_MONOTONIC, when measuring began
   std::int64_t last_request_ns = 0;   ///< and when the last measured request ended
   std::optional<MixOutcome> mix;
+  std::optional<SessionRecord> session;
   bool interrupted = false;
 };
 
 Report make_report(const Options& options, const model::Profile& profile, const Program& program,
-                   const eclip_gpu& gpu, const RequestRunner& runner,
-                   const Measurement& measurement);
+                   const eclip_gpu& gpu, const Work& work, const Measurement& measurement);
 
 nlohmann::json to_json(const Report& report);
 std::string to_text(const Report& report);

@@ -31,6 +31,15 @@ eclip_dispatch dispatch_of(const model::LaunchShape& shape, std::uint32_t kernel
 
 }  // namespace
 
+std::vector<Lease> lease_streams(Connection& connection, const std::vector<StreamChoice>& choices) {
+  std::vector<Lease> leases;
+  leases.reserve(choices.size());
+  for (const StreamChoice& choice : choices)
+    leases.push_back(choice.stream ? connection.lease_stream(*choice.stream)
+                                   : connection.lease_any(choice.cu_count));
+  return leases;
+}
+
 RequestRunner::RequestRunner(Connection& connection, const Program& program,
                              std::vector<Lease> leases, Settings settings)
     : connection_(&connection),

@@ -9,9 +9,13 @@
 #include <vector>
 
 #include "tools/eclip-replay/mix_chain.h"
+#include "tools/eclip-replay/options.h"
 #include "tools/eclip-replay/program.h"
 
 namespace eclip::replay {
+
+/// The streams that were asked for, in order. Throws ApiError.
+std::vector<Lease> lease_streams(Connection& connection, const std::vector<StreamChoice>& choices);
 
 /// Kernels follow each other strictly: on one stream by the barrier bit; across streams the last
 /// kernel of the old one has a completion signal, and a barrier-AND packet that waits for it goes

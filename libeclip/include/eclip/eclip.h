@@ -232,7 +232,7 @@ struct eclip_dispatch {
  *   -EINVAL     a field's value is not allowed
  *   -ESTALE     the lease was revoked or has ended: nothing was submitted; release it, plan anew
  *   -EPROTO     eclipd has cut this worker off for a bad packet; eclip_last_error() says which
- *   -ECONNRESET eclipd is gone; known once a wait or a request has found out
+ *   -ECONNRESET eclipd is gone: known at the latest 100 ms after its end
  */
 ECLIP_API int eclip_submit_dispatch(eclip_lease* lease, const struct eclip_dispatch* dispatch,
                                     struct eclip_token* token);

@@ -37,14 +37,6 @@ class EclipdFault : public EclipdTest {
     ASSERT_EQ(worker.wait(), 0) << worker.errors();
     EXPECT_TRUE(nlohmann::json::parse(worker.output()).at("mix").at("matches"));
   }
-  /// Waits until a client of this name has forwarded packets; false at the deadline.
-  [[nodiscard]] bool is_running(const std::string& name, std::uint64_t packets = 1) const {
-    const auto deadline = std::chrono::steady_clock::now() + patience;
-    while (std::chrono::steady_clock::now() < deadline)
-      for (const auto& client : control({"client", "list"}))
-        if (client.at("name") == name && client.at("packets") >= packets) return true;
-    return false;
-  }
 };
 
 TEST_F(EclipdFault, AWorkerKilledMidRequestGivesItsStreamsBackAndOthersResultsStayRight) {

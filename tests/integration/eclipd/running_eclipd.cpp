@@ -31,8 +31,8 @@ TemporaryDirectory::~TemporaryDirectory() {
 
 std::string EclipdTest::write_config(const std::string& tables) const {
   const auto file = directory_.path() / "eclipd.toml";
-  std::ofstream(file) << tables << "\n[daemon]\nsocket = \"" << socket()
-                      << "\"\nlog_level = \"debug\"\n";
+  std::ofstream(file) << tables << "\n[daemon]\nsocket = \"" << socket() << "\"\nlog_level = \""
+                      << log_level_ << "\"\n";
   return file.string();
 }
 
@@ -51,6 +51,39 @@ int EclipdTest::stop_daemon() {
   const int status = daemon_->wait();
   daemon_.reset();
   return status;
+}
+
+std::vector<pid_t> EclipdTest::daemon_processes() const {
+  const std::string pid = std::to_string(daemon_->pid());
+  std::vector<pid_t> processes{daemon_->pid()};
+  std::ifstream children("/proc/" + pid + "/task/" + pid + "/children");
+  for (pid_t child = 0; children >> child;) processes.push_back(child);
+  return processes;
+}
+
+std::size_t EclipdTest::daemon_descriptors() const {
+  std::size_t count = 0;
+  for (const pid_t pid : daemon_processes()) {
+    std::error_code error;
+    const std::filesystem::directory_iterator files("/proc/" + std::to_string(pid) + "/fd", error);
+    count += static_cast<std::size_t>(std::distance(begin(files), end(files)));
+  }
+  return count;
+}
+
+std::chrono::steady_clock::time_point EclipdTest::kill_daemon() {
+  const auto at = std::chrono::steady_clock::now();
+  ::kill(daemon_->pid(), SIGKILL);
+  daemon_->wait();
+  return at;
+}
+
+bool EclipdTest::is_running(const std::string& name, std::uint64_t packets) const {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (std::chrono::steady_clock::now() < deadline)
+    for (const auto& client : control({"client", "list"}))
+      if (client.at("name") == name && client.at("packets") >= packets) return true;
+  return false;
 }
 
 nlohmann::json EclipdTest::control(const std::vector<std::string>& arguments) const {

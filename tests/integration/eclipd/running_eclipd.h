@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <eclip/eclip.hpp>
 #include <filesystem>
 #include <memory>
@@ -41,6 +42,14 @@ class EclipdTest : public InsideKfdsim {
   int stop_daemon();
 
   [[nodiscard]] std::string socket() const { return (directory_.path() / "eclipd.sock").string(); }
+  /// The daemon's process, and a child that serves for it if there is one.
+  [[nodiscard]] std::vector<pid_t> daemon_processes() const;
+  /// Descriptors that they have open.
+  [[nodiscard]] std::size_t daemon_descriptors() const;
+  /// Kills it, waits for its end and returns when the kill was sent.
+  std::chrono::steady_clock::time_point kill_daemon();
+  /// Waits until a client of this name has forwarded packets; false at the deadline.
+  [[nodiscard]] bool is_running(const std::string& name, std::uint64_t packets = 1) const;
   /// `eclipctl --json ...`; fails the test unless it exits with 0.
   [[nodiscard]] nlohmann::json control(const std::vector<std::string>& arguments) const;
   /// The state of each stream of the pool.
@@ -51,6 +60,7 @@ class EclipdTest : public InsideKfdsim {
   [[nodiscard]] std::unique_ptr<ChildProcess> replay(const std::vector<std::string>& more) const;
 
   TemporaryDirectory directory_;
+  std::string log_level_ = "debug";  ///< of the next start()
   std::unique_ptr<ChildProcess> daemon_;
 };
 

@@ -54,6 +54,7 @@ FakeDaemon::FakeDaemon(Behaviour behaviour)
       listener_(listen_on(path_)),
       stop_(::eventfd(0, EFD_CLOEXEC)) {
   board().device_time_rate = 1ULL << 32U;
+  board().heartbeat_ns = UINT64_MAX / 2;  // never stale, unless a test says so
   board().gpu_counter_hz = 25'000'000;
   board().gpu_cu_count = 60;
   board().stream_count = Board::max_streams;

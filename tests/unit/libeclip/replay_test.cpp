@@ -135,12 +135,16 @@ TEST_F(Requests, AreMeasuredAndReported) {
   options.poisson_rate = 10'000;
   const std::atomic<bool> stop = false;
   const replay::Workload workload{
-      .run_request = [&] { runner.run(); },
+      .run_request =
+          [&] {
+            runner.run();
+            return true;
+          },
       .device_time_rate = [&] { return connection.gpu().device_time_rate; },
       .stop = &stop};
   const auto measurement = replay::measure(options, workload, nullptr);
-  const auto report =
-      replay::make_report(options, profile, *program, connection.gpu(), runner, measurement);
+  const auto report = replay::make_report(options, profile, *program, connection.gpu(),
+                                          replay::work_of(runner), measurement);
   const auto json = replay::to_json(report);
   EXPECT_EQ(json["requests"], 20);
   EXPECT_EQ(json["unmeasured_requests"], 3);
@@ -156,7 +160,11 @@ TEST_F(Requests, AreMeasuredAndReported) {
 TEST(Stop, EndsTheRunAfterTheCurrentRequest) {
   std::atomic<bool> stop = false;
   std::uint64_t requests = 0;
-  const replay::Workload workload{.run_request = [&] { stop = ++requests == 5; },
+  const replay::Workload workload{.run_request =
+                                      [&] {
+                                        stop = ++requests == 5;
+                                        return true;
+                                      },
                                   .device_time_rate = [] { return 1.0; },
                                   .stop = &stop};
   replay::Options options;

@@ -1,0 +1,189 @@
+// Workers and eclipd, killed exactly at each ECLIP_TESTPOINT (ipc/testpoint.h).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "tests/integration/eclipd/running_eclipd.h"
+
+namespace eclip::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds patience{20};
+
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto end = Clock::now() + patience;
+  while (!condition()) {
+    if (Clock::now() >= end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+bool is_stopped(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  std::getline(file, text);
+  return text.find(") T ") != std::string::npos;
+}
+
+/// Programs started while it lives have the point armed.
+class Armed {
+ public:
+  explicit Armed(const std::string& point) { ::setenv("ECLIP_TESTPOINT", point.c_str(), 1); }
+  Armed(const Armed&) = delete;
+  Armed& operator=(const Armed&) = delete;
+  ~Armed() { ::unsetenv("ECLIP_TESTPOINT"); }
+};
+
+struct Point {
+  const char* name;
+  int at = 1;                ///< the how-many-eth time it is reached
+  const char* label = name;  ///< of the test
+};
+std::string label_of(const ::testing::TestParamInfo<Point>& point) {
+  return point.param.label;
+}
+
+class EclipdTestpoint : public EclipdTest, public ::testing::WithParamInterface<Point> {
+ protected:
+  static std::unique_ptr<ChildProcess> worker(const std::string& kind) {
+    return std::make_unique<ChildProcess>(std::vector<std::string>{TEST_WORKER_PROGRAM, kind});
+  }
+  static std::unique_ptr<ChildProcess> running_survivor() {
+    auto survivor = worker("stay");
+    EXPECT_EQ(survivor->read_line(), "running");
+    return survivor;
+  }
+  struct Record {
+    std::uint64_t done = 0;
+    std::uint64_t not_done = 0;
+    std::uint64_t reattachments = 0;
+  };
+  /// Ends the survivor, whose results must be right.
+  static Record record_of(ChildProcess& survivor) {
+    ::kill(survivor.pid(), SIGTERM);
+    EXPECT_EQ(survivor.wait(), 0) << survivor.errors();
+    std::istringstream text(survivor.read_line());
+    Record record;
+    text >> record.done >> record.not_done >> record.reattachments;
+    return record;
+  }
+  [[nodiscard]] std::uint64_t packets_of_the_only_client() const {
+    const auto clients = control({"client", "list"});
+    return clients.size() == 1 ? clients.at(0).at("packets").get<std::uint64_t>() : 0;
+  }
+  [[nodiscard]] std::string point(const char* what) const {
+    return std::string(GetParam().name) + ":" + what + ":" + std::to_string(GetParam().at);
+  }
+};
+
+class EclipdWorkerTestpoint : public EclipdTestpoint {};
+
+TEST_P(EclipdWorkerTestpoint, AWorkerThatEndsHereLeavesNothingBehindAndDisturbsNobody) {
+#if !defined(ECLIP_TESTPOINTS)
+  GTEST_SKIP() << "built without ECLIP_TESTPOINTS";
+#endif
+  start();
+  const auto survivor = running_survivor();
+  const auto descriptors = daemon_descriptors();
+  for (const char* end : {"kill", "stop", "segv"}) {
+    SCOPED_TRACE(end);
+    std::unique_ptr<ChildProcess> victim;
+    {
+      const Armed armed(point(end));
+      victim = worker("visit");
+    }
+    if (std::string_view(end) == "stop") {
+      ASSERT_TRUE(eventually([&] { return is_stopped(victim->pid()); }));
+      // It holds what it holds; the other works on.
+      const auto packets = [&] {
+        std::uint64_t most = 0;
+        for (const auto& client : control({"client", "list"}))
+          most = std::max(most, client.at("packets").get<std::uint64_t>());
+        return most;
+      };
+      const auto before = packets();
+      EXPECT_TRUE(eventually([&] { return packets() > before + 100; }));
+      ::kill(victim->pid(), SIGKILL);
+    }
+    EXPECT_EQ(victim->wait(), 128 + (std::string_view(end) == "segv" ? SIGSEGV : SIGKILL));
+    EXPECT_TRUE(eventually([&] { return control({"client", "list"}).size() == 1; }));
+    EXPECT_TRUE(eventually([&] { return daemon_descriptors() == descriptors; }))
+        << daemon_descriptors() << " descriptors in eclipd instead of " << descriptors;
+    EXPECT_TRUE(eventually([&] {
+      const auto now = stream_states();
+      return std::count(now.begin(), now.end(), "free") + 1 ==
+             static_cast<std::ptrdiff_t>(now.size());
+    }));
+  }
+  const Record record = record_of(*survivor);
+  EXPECT_GT(record.done, 0U);
+  EXPECT_EQ(record.not_done, 0U);
+  EXPECT_TRUE(all_streams_become_free());
+  EXPECT_EQ(control({"client", "list"}).size(), 0U);
+  EXPECT_EQ(control({"status"}).at("workers_cut_off"), 0);
+}
+
+// The requests of a visit, in order: hello, lease, memory, code, kernel, then at its end the
+// memory back and the lease back.
+INSTANTIATE_TEST_SUITE_P(
+    Every, EclipdWorkerTestpoint,
+    ::testing::Values(Point{"connected"}, Point{"request_sent", 1, "hello_sent"},
+                      Point{"regions_mapped"}, Point{"request_sent", 2, "lease_asked"},
+                      Point{"lease_granted"}, Point{"request_sent", 3, "memory_asked"},
+                      Point{"memory_granted"}, Point{"request_sent", 4, "code_sent"},
+                      Point{"request_sent", 5, "kernel_sent"}, Point{"signal_use_begun"},
+                      Point{"slot_written"}, Point{"slot_written", 20, "last_slot_written"},
+                      Point{"index_stored"}, Point{"index_stored", 20, "last_index_stored"},
+                      Point{"counted_as_waiter"}, Point{"request_sent", 6, "memory_release_sent"},
+                      Point{"request_sent", 7, "lease_release_sent"}),
+    label_of);
+
+class EclipdDaemonTestpoint : public EclipdTestpoint {};
+
+TEST_P(EclipdDaemonTestpoint, ADaemonThatEndsHereIsToldToItsWorkersAndTheNextOneServes) {
+#if !defined(ECLIP_TESTPOINTS)
+  GTEST_SKIP() << "built without ECLIP_TESTPOINTS";
+#endif
+  {
+    const Armed armed(point("kill"));
+    start();
+  }
+  const auto survivor = running_survivor();
+  const auto visitor = worker("visit");
+  EXPECT_NE(daemon().wait(), -1) << "the point was not reached";
+  const int status = visitor->wait();
+  EXPECT_TRUE(status == 0 || status == 3) << status << ": " << visitor->errors();
+  start();
+  EXPECT_TRUE(eventually([&] { return packets_of_the_only_client() > 100; }));
+  const Record record = record_of(*survivor);
+  EXPECT_EQ(record.not_done, 1U);
+  EXPECT_EQ(record.reattachments, 1U);
+  EXPECT_TRUE(all_streams_become_free());
+  EXPECT_EQ(worker("visit")->wait(), 0);
+}
+
+// The survivor has made five requests and taken one lease when the visitor comes; the points of
+// the packets' way are reached by either.
+INSTANTIATE_TEST_SUITE_P(
+    Every, EclipdDaemonTestpoint,
+    ::testing::Values(Point{"request_read", 6, "request_read"},
+                      Point{"lease_granted_unsaid", 2, "lease_granted_unsaid"},
+                      Point{"memory_granted_unsaid", 2, "memory_granted_unsaid"},
+                      Point{"lease_released_unsaid"}, Point{"worker_left"},
+                      Point{"lease_end_unpublished"}, Point{"packet_vetted", 500, "packet_vetted"},
+                      Point{"signal_armed", 25, "signal_armed"},
+                      Point{"packet_pushed", 500, "packet_pushed"},
+                      Point{"before_doorbell", 100, "before_doorbell"},
+                      Point{"after_doorbell", 100, "after_doorbell"},
+                      Point{"completion_seen", 25, "completion_seen"}),
+    label_of);
+
+}  // namespace
+}  // namespace eclip::test

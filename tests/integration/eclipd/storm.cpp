@@ -1,0 +1,203 @@
+// A storm: workers are killed at random moments while others work on; afterwards nothing of them
+// may be left in eclipd, and the survivors' results must be right.
+//
+//   eclip_storm [--seconds S] [--kills N] [--seed N]
+//
+// runs below kfdsim (the program starts itself there), until S seconds have passed or N workers
+// were killed. Victims and moments are chosen by the seed, which is printed.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <random>
+#include <thread>
+
+#include "tests/integration/eclipd/running_eclipd.h"
+#include "tests/integration/kfdsim/kfdsim_refusal.h"
+
+namespace eclip::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::microseconds;
+constexpr std::chrono::seconds patience{20};
+constexpr int survivors = 2;
+constexpr int victims = 3;
+
+struct Options {
+  double seconds = 20;
+  std::uint64_t kills = 1'000'000;
+  std::uint64_t seed = std::random_device()();
+};
+
+/// One burst of kernels, each of which mixes the last one's value into its own.
+void run_burst(Connection& connection, Lease& lease, MixKernel& kernel, const Signal& signal,
+               std::uint32_t& salt) {
+  constexpr int burst = 20;
+  Token token{};
+  for (int i = 0; i < burst; ++i) {
+    const auto dispatch = kernel.next(
+        salt++, ECLIP_PACKET_BARRIER | (i + 1 == burst ? ECLIP_PACKET_SIGNAL : 0), signal.id());
+    while (!lease.try_submit(dispatch, &token)) std::this_thread::yield();
+  }
+  if (!connection.wait(token, patience)) throw ApiError(ETIMEDOUT, "a burst");
+}
+
+/// A forked worker: connects, works and, unless it is to stay, leaves, again and again.
+[[noreturn]] void work(bool stays) {
+  static volatile sig_atomic_t stop = 0;
+  ::signal(SIGTERM, [](int) { stop = 1; });
+  try {
+    do {
+      Connection connection;
+      Lease lease = connection.lease_any(1);
+      MixKernel kernel(connection, 100);
+      const Signal signal = connection.create_signal();
+      std::uint32_t salt = 1;
+      for (int i = 0; stop == 0 && (stays || i < 4); ++i) {
+        run_burst(connection, lease, kernel, signal, salt);
+        if (kernel.value() != kernel.expected()) ::_exit(1);
+      }
+    } while (stop == 0);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "worker %d: %s\n", ::getpid(), error.what());
+    ::_exit(2);
+  }
+  ::_exit(0);
+}
+
+pid_t start_worker(bool stays) {
+  std::fflush(nullptr);
+  const pid_t pid = ::fork();
+  if (pid == 0) work(stays);
+  return pid;
+}
+
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto end = Clock::now() + patience;
+  while (!condition()) {
+    if (Clock::now() >= end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+/// The fixture's eclipd, outside of a GoogleTest test.
+class Storm : public EclipdTest {
+ public:
+  explicit Storm(const Options& options) : options_(options), random_(options.seed) {
+    log_level_ = "error";  // nobody reads the pipe before the end, and a full one stops eclipd
+  }
+  void TestBody() override {}
+
+  /// The exit status.
+  int run() {
+    start();
+    std::printf("storm: seed %llu\n", static_cast<unsigned long long>(options_.seed));
+    for (int i = 0; i < survivors; ++i) staying_.push_back(start_worker(true));
+    expect(eventually([&] { return working() == survivors; }), "the survivors do not run");
+    const std::size_t descriptors = daemon_descriptors();
+    const auto end = Clock::now() + microseconds(static_cast<std::int64_t>(1e6 * options_.seconds));
+    for (int i = 0; i < victims; ++i) passing_.push_back(start_worker(false));
+    while (Clock::now() < end && kills_ < options_.kills && right_) kill_one();
+    for (const pid_t pid : passing_) finish(pid, SIGKILL, true);
+    kills_ += passing_.size();
+    expect(eventually([&] {
+             return control({"client", "list"}).size() == survivors;
+           }),
+           "clients are left that nobody is behind");
+    expect(eventually([&] { return leased() == survivors; }), "leases or streams are left");
+    expect(eventually([&] { return daemon_descriptors() == descriptors; }),
+           "descriptors are left in eclipd");
+    const auto status = control({"status"});
+    expect(status.at("workers_cut_off") == 0, "a worker was cut off");
+    for (const pid_t pid : staying_) finish(pid, SIGTERM, false);
+    expect(all_streams_become_free(), "streams are not free");
+    expect(eventually([&] { return control({"client", "list"}).empty(); }), "clients are left");
+    expect(::waitpid(-1, nullptr, WNOHANG) <= 0, "processes are left");
+    expect(stop_daemon() == 0, "eclipd did not end well");
+    std::printf("storm: %llu kills, %s\n", static_cast<unsigned long long>(kills_),
+                right_ ? "nothing left behind, survivors' results right" : "FAILED");
+    return right_ ? 0 : 1;
+  }
+
+ private:
+  void expect(bool holds, const char* otherwise) {
+    if (!holds) std::printf("storm: %s\n", otherwise);
+    right_ = right_ && holds;
+  }
+  /// Clients whose packets have been forwarded.
+  [[nodiscard]] int working() const {
+    const auto clients = control({"client", "list"});
+    return static_cast<int>(std::count_if(clients.begin(), clients.end(), [](const auto& client) {
+      return client.at("packets") > 0;
+    }));
+  }
+  [[nodiscard]] int leased() const {
+    const auto states = stream_states();
+    return static_cast<int>(states.size() - std::count(states.begin(), states.end(), "free"));
+  }
+
+  /// One victim gets its end after a random while, and another takes its place.
+  void kill_one() {
+    const auto pause = microseconds(std::uniform_int_distribution<int>(0, 15'000)(random_));
+    const auto victim = std::uniform_int_distribution<std::size_t>(0, victims - 1)(random_);
+    const bool stops_first = std::uniform_int_distribution<int>(0, 9)(random_) == 0;
+    std::this_thread::sleep_for(pause);
+    if (stops_first) {
+      ::kill(passing_[victim], SIGSTOP);
+      std::this_thread::sleep_for(pause);
+    }
+    finish(passing_[victim], stops_first || kills_ % 3 != 0 ? SIGKILL : SIGSEGV, true);
+    ++kills_;
+    passing_[victim] = start_worker(false);
+  }
+  void finish(pid_t pid, int signal, bool dies) {
+    ::kill(pid, signal);
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    // A victim may have ended by an error of its own: that is what must not happen.
+    expect(dies ? WIFSIGNALED(status) : WIFEXITED(status) && WEXITSTATUS(status) == 0,
+           "a worker ended with a wrong result or an error");
+  }
+
+  const Options options_;
+  std::mt19937_64 random_;
+  std::vector<pid_t> staying_;
+  std::vector<pid_t> passing_;
+  std::uint64_t kills_ = 0;
+  bool right_ = true;
+};
+
+}  // namespace
+}  // namespace eclip::test
+
+int main(int argc, char** argv) {
+  using namespace eclip::test;
+  CLI::App app{"Kills workers of an eclipd at random and looks for what they leave behind"};
+  Options options;
+  app.add_option("--seconds", options.seconds, "Host time of the storm")->capture_default_str();
+  app.add_option("--kills", options.kills, "End it after so many");
+  app.add_option("--seed", options.seed, "Choice of victims and moments; random unless given");
+  CLI11_PARSE(app, argc, argv);
+  if (std::getenv("ECLIP_INSIDE_KFDSIM") == nullptr) {
+    if (const std::string refusal = kfdsim_refusal(); !refusal.empty()) {
+      std::printf("SKIPPED: %s\n", refusal.c_str());
+      return 0;
+    }
+    ::setenv("ECLIP_INSIDE_KFDSIM", "1", 1);
+    std::vector<char*> arguments;
+    for (const char* own : {KFDSIM_PROGRAM, "run", "-q", "--gpu", "mi50", "--"})
+      arguments.push_back(const_cast<char*>(own));
+    arguments.insert(arguments.end(), argv, argv + argc + 1);
+    ::execv(arguments[0], arguments.data());
+    std::perror(KFDSIM_PROGRAM);
+    return 1;
+  }
+  ::setvbuf(stdout, nullptr, _IOLBF, 0);
+  return Storm(options).run();
+}

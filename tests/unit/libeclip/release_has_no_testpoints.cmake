@@ -1,0 +1,23 @@
+# Builds libeclip as a release and looks for testpoints in it; the build with testpoints shows that
+# they would be found.
+foreach(command
+    "${CMAKE_COMMAND};-S;${SOURCE};-B;${WORK};-G;${GENERATOR};-DCMAKE_BUILD_TYPE=Release;-DECLIP_TESTS=OFF"
+    "${CMAKE_COMMAND};--build;${WORK};--target;eclip")
+  execute_process(COMMAND ${command} RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  if(failed)
+    message(FATAL_ERROR "${command}: ${said}")
+  endif()
+endforeach()
+execute_process(COMMAND ${CMAKE_COMMAND} -DFILE=${WORK}/libeclip/libeclip.so
+                        -P ${SOURCE}/cmake/no_testpoints.cmake
+                RESULT_VARIABLE found)
+if(found)
+  message(FATAL_ERROR "the release has testpoints")
+endif()
+if(LIBRARY)
+  execute_process(COMMAND ${CMAKE_COMMAND} -DFILE=${LIBRARY} -P ${SOURCE}/cmake/no_testpoints.cmake
+                  RESULT_VARIABLE found ERROR_QUIET)
+  if(NOT found)
+    message(FATAL_ERROR "no testpoints in ${LIBRARY}: this test finds nothing")
+  endif()
+endif()
