@@ -177,7 +177,11 @@ Result<void> Service::revoke_lease(const Peer& by, const LeaseRevoke& request) {
                          : std::chrono::milliseconds(request.grace_ms);
   auto revoked =
       table_->revoke(LeaseId{request.lease}, LeaseEnd::administrator, grace, Clock::now());
-  if (revoked) spdlog::info("lease {}: pid {} of uid {} revokes it", request.lease, by.pid, by.uid);
+  if (revoked)
+    spdlog::info(
+        "lease {} of worker {} (pid {}) is revoked by pid {} of uid {}, with {} ms of grace",
+        request.lease, found->second.worker.value, found->second.pid, by.pid, by.uid,
+        grace.count());
   carry_out_changes();
   return revoked;
 }
@@ -262,8 +266,9 @@ void Service::carry_out(const LeaseTable::Change& change, HeldLease& held) {
         forwarder_->set_deadline(held.forwarded, change.lease, to_words(change.deadline));
         break;
       }
-      spdlog::info("lease {} of worker {} (pid {}) is revoked: {}", change.lease.value,
-                   change.worker.value, held.pid, describe(change.reason));
+      if (change.reason != LeaseEnd::administrator)  // that has been said, with by whom
+        spdlog::info("lease {} of worker {} (pid {}) is revoked: {}", change.lease.value,
+                     change.worker.value, held.pid, describe(change.reason));
       forwarder_->revoke_lease(held.forwarded, change.lease, change.reason,
                                to_words(change.deadline));
       break;
