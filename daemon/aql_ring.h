@@ -37,7 +37,13 @@ class AqlRing {
           const volatile std::uint64_t& read_index, volatile std::uint64_t& doorbell)
       : slots_(slots), write_index_(&write_index), read_index_(&read_index), doorbell_(&doorbell) {}
 
-  [[nodiscard]] bool full() const { return next_ - read() >= slots_.size(); }
+  [[nodiscard]] bool full() const {
+    // The packet processor's index is in a cache line that it keeps writing: looked at only when
+    // what is known of it does not do.
+    if (next_ - known_read_ < slots_.size()) return false;
+    known_read_ = read();
+    return next_ - known_read_ >= slots_.size();
+  }
   [[nodiscard]] std::size_t size() const { return slots_.size(); }
   /// Packets that the packet processor is past; they may still run.
   [[nodiscard]] std::uint64_t processed() const { return read(); }
@@ -79,6 +85,7 @@ class AqlRing {
   const volatile std::uint64_t* read_index_;
   volatile std::uint64_t* doorbell_;
   std::uint64_t next_ = 0;
+  mutable std::uint64_t known_read_ = 0;
 };
 
 }  // namespace eclip::daemon

@@ -55,8 +55,9 @@ void Forwarder::attach(std::shared_ptr<ForwardedWorker> worker) {
 }
 
 void Forwarder::detach(std::shared_ptr<ForwardedWorker> worker, std::function<void()> on_detached) {
-  mailbox_.post([worker = std::move(worker), on_detached = std::move(on_detached)] {
+  mailbox_.post([this, worker = std::move(worker), on_detached = std::move(on_detached)] {
     worker->on_detached = on_detached;
+    ++detaching_;
     for (auto& lease : worker->leases) {
       lease->closing = true;
       lease->closing_at = lease->reader.taken();
@@ -144,19 +145,29 @@ void Forwarder::quiesce(std::shared_ptr<ForwardedWorker> worker, std::function<v
 void Forwarder::run() {
   ::pthread_setname_np(::pthread_self(), "forwarder");
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // naps of 50 us would else become 100
-  auto last_progress = std::chrono::steady_clock::now();
+  auto quiet_since = std::chrono::steady_clock::now();
+  std::uint32_t quiet_turns = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
     const Activity activity = turn();
-    const auto now = std::chrono::steady_clock::now();
     if (activity == Activity::progress) {
-      last_progress = now;
-    } else if (now - last_progress < options_.spin) {
+      quiet_turns = 0;
+      continue;
+    }
+    // Reading the clock takes as long as a turn in which nothing happens.
+    constexpr std::uint32_t turns_per_look = 16;
+    if (++quiet_turns % turns_per_look != 0) {
       __builtin_ia32_pause();
-    } else if (activity == Activity::waiting) {
+      continue;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (quiet_turns == turns_per_look) quiet_since = now;
+    if (now - quiet_since < options_.spin) continue;
+    if (activity == Activity::waiting) {
       futex_wait(posted_, handled_, options_.nap);
     } else {
       sleep_until_woken();
     }
+    quiet_turns = 2 * turns_per_look - 1;  // one turn, then nap or sleep again
   }
 }
 
@@ -260,7 +271,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
     stream.push(worker, lease, vetted,
                 packet.type == LeasePacketType::dispatch ? packet.dispatch.kernel : 0);
     ECLIP_TESTPOINT("packet_pushed");
-    lease.reader.pop();
+    lease.reader.skip();
     --lease.visible;
     ++pushed;
   }
@@ -268,6 +279,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
     ECLIP_TESTPOINT("before_doorbell");
     stream.end_burst(worker, lease, pushed);
     ECLIP_TESTPOINT("after_doorbell");
+    lease.reader.publish();
     worker.packets.fetch_add(pushed, std::memory_order_relaxed);
     lease.use->packets.fetch_add(pushed, std::memory_order_relaxed);
   }
@@ -407,6 +419,7 @@ bool Forwarder::is_over(const Drain& drain) const {
 }
 
 bool Forwarder::advance_drains() {
+  if (drains_.empty()) return false;
   bool progress = false;
   for (auto& drain : drains_) {
     if (drain.signal || drain.end) continue;
@@ -440,12 +453,14 @@ std::vector<Blame> Forwarder::unfinished() const {
 }
 
 bool Forwarder::remove_detached() {
+  if (detaching_ == 0) return false;
   std::vector<std::shared_ptr<ForwardedWorker>> gone;
   std::erase_if(workers_, [&](const auto& worker) {
     if (!worker->on_detached || worker->drains > 0 || !worker->leases.empty()) return false;
     gone.push_back(worker);
     return true;
   });
+  detaching_ -= gone.size();
   for (const auto& worker : gone) worker->on_detached();
   return !gone.empty();
 }

@@ -188,6 +188,7 @@ class Forwarder {
   Mailbox mailbox_;
   std::vector<std::shared_ptr<ForwardedWorker>> workers_;
   std::vector<Drain> drains_;
+  std::size_t detaching_ = 0;  ///< workers with on_detached
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

@@ -61,13 +61,13 @@ struct WorkerObjects {
 /// A packet that passed. When `hold`, it may not go to the hardware yet: it depends on one that has
 /// not been forwarded; ask again later.
 struct VettedPacket {
+  AqlImage image{};
   bool hold = false;
   bool cancelled = false;  ///< waits for a packet that was dropped: it will never be right
-  AqlImage image{};
-  SignalUse completion{};                  ///< to be armed just before the packet is pushed
-  std::array<std::uint32_t, 5> waits_for;  ///< signals that a barrier waits for
   std::uint32_t wait_count = 0;
+  SignalUse completion{};                   ///< to be armed just before the packet is pushed
   std::optional<std::uint32_t> own_signal;  ///< the forwarder's, in place of a completion
+  std::array<std::uint32_t, 5> waits_for;   ///< signals that a barrier waits for
 };
 
 /// Checks a copied packet. Pure, but for reading the signals' values. Errc::malformed says which

@@ -122,7 +122,13 @@ class LeaseRingReader {
     __builtin_memcpy(&packet, words.data(), sizeof packet);
     return packet;
   }
-  void pop() { ring_->taken.store(++taken_, std::memory_order_release); }
+  void pop() {
+    skip();
+    publish();
+  }
+  /// pop() in two steps, for bursts: the worker sees the room after publish().
+  void skip() { ++taken_; }
+  void publish() { ring_->taken.store(taken_, std::memory_order_release); }
   [[nodiscard]] std::uint64_t taken() const { return taken_; }
 
  private:
