@@ -66,7 +66,7 @@ int run(const Options& options) {
   } catch (const ApiError& error) {
     if (error.code().value() != ENOTCONN) throw;
     return complain(exit_no_daemon,
-                    std::string(error.what()) + ". Start it: systemctl start eclipd");
+                    std::string(eclip_last_error()) + ". Start it: systemctl start eclipd");
   }
 
   std::optional<Cohort> cohort;

@@ -1,9 +1,10 @@
 # Builds libeclip as a release and looks for testpoints in it; the build with testpoints shows that
 # they would be found.
 foreach(command
-    "${CMAKE_COMMAND};-S;${SOURCE};-B;${WORK};-G;${GENERATOR};-DCMAKE_BUILD_TYPE=Release;-DECLIP_TESTS=OFF"
+    "${CMAKE_COMMAND};--preset;release;-B;${WORK}"
     "${CMAKE_COMMAND};--build;${WORK};--target;eclip")
-  execute_process(COMMAND ${command} RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  execute_process(COMMAND ${command} WORKING_DIRECTORY ${SOURCE}
+                  RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
   if(failed)
     message(FATAL_ERROR "${command}: ${said}")
   endif()
