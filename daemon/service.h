@@ -40,7 +40,8 @@ class Service {
   /// Readable when run_posted() has something to do.
   [[nodiscard]] int wake_fd() const { return wake_fd_.get(); }
   /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
-  /// Errc::device_failed when the GPU has failed: eclipd cannot go on.
+  /// Errc::device_failed when the GPU has failed, after the log has named the workers that were on
+  /// it: this process cannot go on.
   Result<void> run_posted();
 
   struct NewWorker {
@@ -98,6 +99,7 @@ class Service {
   void lease_has_ended(WorkerId worker, LeaseId lease);
   void cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error);
   void publish_lease(StreamId stream);
+  void blame() const;
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
   const Config config_;

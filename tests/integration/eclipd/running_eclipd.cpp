@@ -31,8 +31,8 @@ TemporaryDirectory::~TemporaryDirectory() {
 
 std::string EclipdTest::write_config(const std::string& tables) const {
   const auto file = directory_.path() / "eclipd.toml";
-  std::ofstream(file) << tables << "\n[daemon]\nsocket = \"" << socket()
-                      << "\"\nlog_level = \"debug\"\n";
+  std::ofstream(file) << "daemon.socket = \"" << socket() << "\"\ndaemon.log_level = \"debug\"\n"
+                      << tables << "\n";
   return file.string();
 }
 
