@@ -1,5 +1,6 @@
 # What every target of the project shares: warnings as errors, sanitizers, the include root.
 option(ECLIP_TESTS "Build the tests" ON)
+option(ECLIP_FUZZ "Build only what the fuzz targets need, instrumented for libFuzzer (clang)" OFF)
 option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
 option(ECLIP_TESTPOINTS "Compile the points where tests kill the process (ipc/testpoint.h)" OFF)
 set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
@@ -24,6 +25,12 @@ if(ECLIP_SANITIZE)
     # std::atomic_thread_fence is outside what GCC's TSan models; the code that needs one says so.
     target_compile_options(eclip_build_flags INTERFACE -Wno-tsan)
   endif()
+endif()
+
+if(ECLIP_FUZZ)
+  target_compile_options(eclip_build_flags INTERFACE -fsanitize=fuzzer-no-link)
+  # clang 14 has these two, which GCC has not.
+  target_compile_options(eclip_build_flags INTERFACE -Wno-sign-conversion -Wno-shorten-64-to-32)
 endif()
 
 # eclip_has_no_testpoints(TARGET): the build fails when what is installed has testpoints after all.

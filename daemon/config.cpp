@@ -190,6 +190,7 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
   daemon.read("socket_group", config.daemon.socket_group, {});
   daemon.read("log_level", config.daemon.log_level,
               {"trace", "debug", "info", "warning", "error", "critical"});
+  daemon.read("sandbox", config.daemon.sandbox);
   TableReader gpu(root, "gpu", source);
   gpu.read("node", 0, 255, [&](auto n) { config.gpu.node = static_cast<std::uint32_t>(n); });
   TableReader pool(root, "pool", source);

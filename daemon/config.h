@@ -33,6 +33,7 @@ struct Config {
     std::filesystem::path socket = default_socket_path;
     std::string socket_group;  ///< empty: the daemon's own group
     std::string log_level = "info";
+    bool sandbox = true;  ///< the serving process drops rights and filters its system calls
   } daemon;
   struct {
     std::optional<std::uint32_t> node;  ///< topology node; none: the first GPU

@@ -27,6 +27,11 @@ class ListeningSocket {
   ListeningSocket& operator=(const ListeningSocket&) = delete;
   ~ListeningSocket();
   [[nodiscard]] int fd() const { return socket_.get(); }
+  /// In the serving process: the socket without the lock, which is the supervisor's alone.
+  [[nodiscard]] int fd_for_serving() {
+    lock_.reset();
+    return socket_.get();
+  }
 
  private:
   ListeningSocket(UniqueFd lock, UniqueFd socket, std::filesystem::path path)

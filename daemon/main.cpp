@@ -11,13 +11,16 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <string_view>
 
 #include "daemon/config.h"
 #include "daemon/control_server.h"
 #include "daemon/kfd_device.h"
+#include "daemon/sandbox.h"
 #include "daemon/service.h"
+#include "daemon/supervisor.h"
 
 namespace {
 
@@ -63,32 +66,70 @@ void raise_descriptor_limit() {
     spdlog::warn("raise the limit of descriptors: {}", std::generic_category().message(errno));
 }
 
-Result<void> serve(const Config& config, int ready_fd) {
-  ::signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go before us
-  raise_descriptor_limit();
-  // Blocked before the first thread starts, so that only the signalfd sees them.
+/// The serving process, from its start to its end.
+ServingEnd serve(const Config& config, int listening_fd, const std::function<void()>& ready) {
+  const auto say = [](const Error& error, ServingEnd end) {
+    spdlog::critical("{}", error.message());
+    return end;
+  };
+  // Blocked since the supervisor's start, so that only the signalfd sees them.
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
   ::sigaddset(&signals, SIGINT);
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const UniqueFd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!signal_fd) return fail_errno(errno, "create a signalfd");
+  if (!signal_fd)
+    return say(Error{std::error_code(errno, std::generic_category()), "create a signalfd"},
+               ServingEnd::failed);
+  const SandboxNeeds needs{.bpf = config.probes.count_ioctls};
+  if (config.daemon.sandbox)
+    if (auto dropped = drop_capabilities(needs); !dropped)
+      return say(dropped.error(), ServingEnd::failed);
+  const auto end_of = [](const Error& error) {
+    return error.code == Errc::device_failed ? ServingEnd::gpu_missing : ServingEnd::failed;
+  };
+  auto device = KfdDevice::open(config.gpu.node);
+  if (!device) return say(device.error(), end_of(device.error()));
+  auto service = Service::create(config, std::move(*device));
+  if (!service) return say(service.error(), end_of(service.error()));
+  if (config.daemon.sandbox)
+    if (auto filtered = filter_system_calls(needs); !filtered)
+      return say(filtered.error(), ServingEnd::failed);
+  ControlServer server(**service, listening_fd, signal_fd.get());
+  spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
+  ready();
+  const auto served = server.run();
+  if (served) {
+    spdlog::info("stopped");
+    return ServingEnd::stopped;
+  }
+  if (served.error().code != Errc::device_failed) return say(served.error(), ServingEnd::failed);
+  // No goodbye to a GPU that has failed: its driver frees all that the process had, in its time.
+  say(served.error(), ServingEnd::gpu_failed);
+  spdlog::shutdown();
+  ::_exit(static_cast<int>(ServingEnd::gpu_failed));
+}
 
+/// eclipd's exit status.
+int supervise(const Config& config, int ready_fd) {
+  ::signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go before us
+  raise_descriptor_limit();
   // The socket first: a second eclipd must not touch the GPU.
   auto socket = ListeningSocket::open(config);
-  if (!socket) return tl::unexpected(socket.error());
-  auto device = KfdDevice::open(config.gpu.node);
-  if (!device) return tl::unexpected(device.error());
-  auto service = Service::create(config, std::move(*device));
-  if (!service) return tl::unexpected(service.error());
-  // The socket and its lock stay until the service has given the GPU back.
-  ControlServer server(**service, socket->fd(), signal_fd.get());
-  spdlog::info("eclipd {} ready on {}", ECLIP_VERSION, config.daemon.socket.string());
-  announce_ready(ready_fd);
-  auto served = server.run();
+  if (!socket) {
+    spdlog::critical("{}", socket.error().message());
+    return 1;
+  }
+  Supervisor supervisor(
+      {},
+      [&](const std::function<void()>& ready) {
+        if (ready_fd > STDERR_FILENO) ::close(ready_fd);  // the supervisor's
+        return serve(config, socket->fd_for_serving(), ready);
+      },
+      [&] { announce_ready(ready_fd); });
+  const int status = supervisor.run();
   ::sd_notify(0, "STOPPING=1");
-  return served;
+  return status;
 }
 
 }  // namespace
@@ -120,12 +161,7 @@ int main(int argc, char** argv) try {
     return 0;
   }
   set_up_logging(log_level.empty() ? config->daemon.log_level : log_level);
-  if (const auto served = serve(*config, ready_fd); !served) {
-    spdlog::critical("{}", served.error().message());
-    return 1;
-  }
-  spdlog::info("stopped");
-  return 0;
+  return supervise(*config, ready_fd);
 } catch (const std::exception& exception) {
   // Out of memory or of threads; all other failures are Results.
   std::cerr << "eclipd: " << exception.what() << "\n";

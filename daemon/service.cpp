@@ -154,8 +154,21 @@ Result<void> Service::run_posted() {
   std::uint64_t count = 0;
   [[maybe_unused]] const auto got = ::read(wake_fd_.get(), &count, sizeof count);
   mailbox_.run_all();
-  if (failure_) return tl::unexpected(*failure_);
-  return {};
+  if (!failure_) return {};
+  blame();
+  return tl::unexpected(*failure_);
+}
+
+void Service::blame() const {
+  bool any = false;
+  for (const auto& [id, lease] : leases_) {
+    const auto& client = clients_.at(lease.worker.value);
+    spdlog::error("stream {} was held by worker {} '{}' (pid {}), lease {}: {} packets",
+                  lease.stream.value, lease.worker.value, client.worker->name(), client.pid, id,
+                  lease.use->packets.load(std::memory_order_relaxed));
+    any = true;
+  }
+  if (!any) spdlog::error("no worker held a stream");
 }
 
 Result<Worker*> Service::find(WorkerId worker) {

@@ -44,7 +44,8 @@ class Service {
   /// Shows the workers that eclipd lives; every Board::heartbeat_period or more often.
   void beat();
   /// Finishes what the forwarder has reported: drained streams, detached workers, faults.
-  /// Errc::device_failed when the GPU has failed: eclipd cannot go on.
+  /// Errc::device_failed when the GPU has failed, after the log has named the workers that were on
+  /// it: this process cannot go on.
   Result<void> run_posted();
   /// When run_due() has something to do; nullopt: not before something else happens.
   [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> next_deadline() const;
@@ -124,6 +125,7 @@ class Service {
   void carry_out(const LeaseTable::Change& change, HeldLease& held);
   void publish_streams();
   void account_energy();
+  void blame() const;
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
   const Config config_;

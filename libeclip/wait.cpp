@@ -61,11 +61,12 @@ class Waiter {
   std::atomic<std::uint16_t>* waiters_;
 };
 
-/// 0 for a completed use, -ECANCELED for a dropped one.
-int outcome(const eclip_context& context, SignalUse use) {
-  if (context.signals->is_cancelled(use))
-    return report(ECANCELED, "the packet was not done: it was dropped with its lease");
-  return 0;
+/// 0 for a completed use, -ECANCELED for a dropped one, or why the worker was cut off if that is
+/// why: eclipd says so before it drops anything.
+int outcome(eclip_context& context, SignalUse use) {
+  if (!context.signals->is_cancelled(use)) return 0;
+  if (const int failed = context.check_alive(); failed != 0) return failed;
+  return report(ECANCELED, "the packet was not done: it was dropped with its lease");
 }
 
 int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {

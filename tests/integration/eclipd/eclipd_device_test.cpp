@@ -13,6 +13,7 @@
 namespace eclip::test {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 class EclipdDevice : public ::testing::Test {
@@ -55,15 +56,26 @@ class EclipdDevice : public ::testing::Test {
   std::string script_;
 };
 
-TEST_F(EclipdDevice, AResetEndsItWithAnErrorAndTheNextOneServes) {
+TEST_F(EclipdDevice, AfterAResetTheSameEclipdServesAgainAndNamesWhomItBlames) {
+  // The second worker connects at once, while the pool is made anew: it waits in the backlog.
   run("reset,after=300",
-      started() + "replay --requests 100000; echo worker $?; wait $daemon; echo eclipd $?; " +
-          started() +
-          "replay --requests 2; echo worker $?; kill $daemon; wait $daemon; echo eclipd $?");
-  EXPECT_EQ(lines_, (std::vector<std::string>{"worker 1", "eclipd 1", "worker 0", "eclipd 0"}))
+      started() + "replay --requests 100000 --name culprit; echo worker $?; " +
+          "before=$(date +%s%N); replay --requests 2; echo worker $?; " +
+          "test $(( ($(date +%s%N) - before) / 1000000 )) -lt 10000 && echo in time; " +
+          "kill $daemon; wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, (std::vector<std::string>{"worker 1", "worker 0", "in time", "eclipd 0"}))
       << said_;
   EXPECT_THAT(said_, HasSubstr("the GPU was reset"));
+  EXPECT_THAT(said_, ContainsRegex("worker 1 'culprit' \\(pid [0-9]+\\)"));
+  EXPECT_THAT(said_, HasSubstr("starting a new one"));
   EXPECT_THAT(said_, HasSubstr("eclipd is gone")) << "what the worker says";
+}
+
+TEST_F(EclipdDevice, AGpuThatCannotBeOpenedForAWhileAfterItsResetIsWaitedFor) {
+  run("reset,after=300,for=1s", started() + "replay --requests 100000; echo worker $?; " +
+                                    "until replay --requests 2; do :; done; echo served; " +
+                                    "kill $daemon; wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, (std::vector<std::string>{"worker 1", "served", "eclipd 0"})) << said_;
 }
 
 TEST_F(EclipdDevice, APoolThatCannotBeMadeIsSaidWithTheStream) {

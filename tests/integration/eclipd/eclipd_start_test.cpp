@@ -35,6 +35,35 @@ TEST_F(EclipdStart, CreatesTheTreePoolOnceAndReportsIt) {
   EXPECT_FALSE(std::filesystem::exists(socket()));
 }
 
+/// A field of /proc/PID/status.
+std::string status_of(pid_t pid, const std::string& field) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(field + ":")) return line.substr(line.find('\t') + 1);
+  return "no such field";
+}
+
+TEST_F(EclipdStart, TheServingProcessHasNoCapabilitiesAndAFilterOfSystemCalls) {
+  start();
+  const pid_t pid = serving_pid();
+  EXPECT_NE(pid, daemon().pid());
+  for (const auto* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"})
+    EXPECT_EQ(status_of(pid, set), "0000000000000000") << set;
+  EXPECT_EQ(status_of(pid, "NoNewPrivs"), "1");
+  EXPECT_EQ(status_of(pid, "Seccomp"), "2");
+  for (const auto& thread :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    const auto id = static_cast<pid_t>(std::stol(thread.path().filename().string()));
+    EXPECT_EQ(status_of(id, "Seccomp"), "2") << "thread " << id;
+    EXPECT_EQ(status_of(id, "CapEff"), "0000000000000000") << "thread " << id;
+  }
+}
+
+TEST_F(EclipdStart, TheSandboxCanBeSwitchedOff) {
+  start("daemon.sandbox = false");
+  EXPECT_EQ(status_of(serving_pid(), "Seccomp"), "0");
+}
+
 TEST_F(EclipdStart, EightStreamsAreRefused) {
   const auto [status, text] =
       fails_with(R"(pool.streams = ["0:0","0:1","0:2","0:3","0:4","0:5","0:6","0:7"])");

@@ -31,8 +31,9 @@ TemporaryDirectory::~TemporaryDirectory() {
 
 std::string EclipdTest::write_config(const std::string& tables) const {
   const auto file = directory_.path() / "eclipd.toml";
-  std::ofstream(file) << tables << "\n[daemon]\nsocket = \"" << socket() << "\"\nlog_level = \""
-                      << log_level_ << "\"\n";
+  std::ofstream(file) << "daemon.socket = \"" << socket() << "\"\ndaemon.log_level = \""
+                      << log_level_ << "\"\n"
+                      << tables << "\n";
   return file.string();
 }
 

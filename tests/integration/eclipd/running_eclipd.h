@@ -38,6 +38,8 @@ class EclipdTest : public InsideKfdsim {
   void start(const std::string& tables = {});
   /// The daemon; null after stop_daemon().
   [[nodiscard]] ChildProcess& daemon() { return *daemon_; }
+  /// The process that serves; daemon() is its supervisor.
+  [[nodiscard]] pid_t serving_pid() const { return control({"status"}).at("pid").get<pid_t>(); }
   /// Sends SIGTERM and returns the exit status.
   int stop_daemon();
 
