@@ -160,15 +160,20 @@ Result<void> Service::run_posted() {
 }
 
 void Service::blame() const {
-  bool any = false;
-  for (const auto& [id, lease] : leases_) {
-    const auto& client = clients_.at(lease.worker.value);
-    spdlog::error("stream {} was held by worker {} '{}' (pid {}), lease {}: {} packets",
-                  lease.stream.value, lease.worker.value, client.worker->name(), client.pid, id,
-                  lease.use->packets.load(std::memory_order_relaxed));
-    any = true;
+  forwarder_->stop();
+  const auto unfinished = forwarder_->unfinished();
+  for (const Blame& blamed : unfinished) {
+    const auto client = clients_.find(blamed.worker.value);
+    const std::string who = client == clients_.end()
+                                ? fmt::format("worker {}, which has left", blamed.worker.value)
+                                : fmt::format("worker {} '{}' (pid {})", blamed.worker.value,
+                                              client->second.worker->name(), client->second.pid);
+    spdlog::error("stream {} was at packet {} of {}: {} of lease {}", blamed.stream.value,
+                  blamed.packet, who,
+                  blamed.kernel == 0 ? "a barrier" : fmt::format("kernel {}", blamed.kernel),
+                  blamed.lease.value);
   }
-  if (!any) spdlog::error("no worker held a stream");
+  if (unfinished.empty()) spdlog::error("no stream had an unfinished packet");
 }
 
 Result<Worker*> Service::find(WorkerId worker) {

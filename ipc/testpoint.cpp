@@ -2,10 +2,13 @@
 
 #ifdef ECLIP_TESTPOINTS
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
+#include <new>
 #include <optional>
 #include <string_view>
 
@@ -43,15 +46,23 @@ std::optional<Order> parse(const char* text) {
 }
 
 const std::optional<Order> order = parse(std::getenv("ECLIP_TESTPOINT"));
-std::atomic<unsigned> reached{0};
+/// How often the point was reached, by this process and by those that it forked: the N-th time
+/// comes once, though eclipd starts another serving process then. Null when no point is armed.
+std::atomic<unsigned>* map_count() {
+  if (!order) return nullptr;
+  void* const shared = ::mmap(nullptr, sizeof(std::atomic<unsigned>), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  return shared == MAP_FAILED ? nullptr : new (shared) std::atomic<unsigned>(0);
+}
+std::atomic<unsigned>* const reached = map_count();
 
 }  // namespace
 
-const bool armed = order.has_value();
+const bool armed = reached != nullptr;
 
 void reach(const char* name) {
   if (std::string_view(name).substr(prefix.size()) != order->name) return;
-  if (reached.fetch_add(1) + 1 != order->at) return;
+  if (reached->fetch_add(1) + 1 != order->at) return;
   // A sanitizer's handler would write a report and exit instead.
   if (order->signal == SIGSEGV) std::signal(SIGSEGV, SIG_DFL);
   std::raise(order->signal);

@@ -158,7 +158,6 @@ void ManyWaiters(benchmark::State& state) {
   stop.store(true);
   for (auto& waiter : waiters) {
     worker.daemon.complete({waiter.token.signal, waiter.token.generation});
-    while (waiter.woken.load() != waiter.token.generation) std::this_thread::yield();
     waiter.waits.fetch_add(1);
     waiter.waits.notify_one();
     waiter.thread.join();

@@ -66,7 +66,9 @@ TEST_F(EclipdDevice, AfterAResetTheSameEclipdServesAgainAndNamesWhomItBlames) {
   EXPECT_EQ(lines_, (std::vector<std::string>{"worker 1", "worker 0", "in time", "eclipd 0"}))
       << said_;
   EXPECT_THAT(said_, HasSubstr("the GPU was reset"));
-  EXPECT_THAT(said_, ContainsRegex("worker 1 'culprit' \\(pid [0-9]+\\)"));
+  EXPECT_THAT(
+      said_,
+      ContainsRegex("worker 1 'culprit' \\(pid [0-9]+\\): (kernel [0-9]+|a barrier) of lease"));
   EXPECT_THAT(said_, HasSubstr("starting a new one"));
   EXPECT_THAT(said_, HasSubstr("eclipd is gone")) << "what the worker says";
 }

@@ -96,7 +96,7 @@ TEST(Profile, ReadsEveryField) {
 TEST_F(ProfileErrors, AFileThatIsNotThere) {
   const auto profile = load_profile("/nonexistent/profile.json");
   ASSERT_FALSE(profile);
-  EXPECT_EQ(profile.error().code, Errc::not_found);
+  EXPECT_EQ(profile.error().code, std::errc::no_such_file_or_directory);
   EXPECT_THAT(profile.error().message(), HasSubstr("/nonexistent/profile.json"));
 }
 
