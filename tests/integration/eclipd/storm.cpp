@@ -111,7 +111,9 @@ class Storm : public EclipdTest {
            }),
            "clients are left that nobody is behind");
     expect(eventually([&] { return leased() == survivors; }), "leases or streams are left");
-    expect(eventually([&] { return daemon_descriptors() == descriptors; }),
+    // eclipctl's connection may still have counted before: two descriptors, against two for each
+    // kill.
+    expect(eventually([&] { return daemon_descriptors() <= descriptors; }),
            "descriptors are left in eclipd");
     const auto status = control({"status"});
     expect(status.at("workers_cut_off") == 0, "a worker was cut off");
