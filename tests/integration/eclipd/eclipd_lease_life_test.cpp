@@ -1,6 +1,7 @@
 // The life of leases: the queue, revocation, terms, preemption, limits, shares.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -447,6 +448,28 @@ TEST_F(EclipdLeaseLife, OnlyRootAndTheWorkersUserMayRevoke) {
   EXPECT_EQ(reply.error().code, Errc::not_found);
   revoke(lease.describe().id, "0");
   EXPECT_TRUE(eventually([&] { return lease.describe().state == ECLIP_LEASE_ENDED; }));
+}
+
+TEST_F(EclipdLeaseLife, DeviceTimeAndEnergyAreAccountedToWhoUsedThem) {
+  start();
+  const auto busy = replay({"--requests", "100000", "--streams", "30", "--name", "busy"});
+  ASSERT_TRUE(is_running("busy", 300));
+  Connection idle;
+  const Lease held = idle.lease_any(15);
+  nlohmann::json of_busy;
+  ASSERT_TRUE(eventually([&] {
+    for (const auto& client : control({"client", "list"}))
+      if (client.at("name") == "busy") of_busy = client;
+    return !of_busy.at("energy_j").is_null() && of_busy.at("energy_j") > 0.0;
+  }));
+  EXPECT_GT(of_busy.at("device_time_s"), 0.0);
+  const double all = control({"status"}).at("energy_j");
+  EXPECT_LE(of_busy.at("energy_j"), all);
+  for (const auto& client : control({"client", "list"})) {
+    if (client.at("name") == "busy") continue;
+    EXPECT_EQ(client.at("device_time_s"), 0.0) << "it holds a stream and uses none of it";
+  }
+  ::kill(busy->pid(), SIGTERM);
 }
 
 }  // namespace
