@@ -20,7 +20,7 @@ constexpr std::uint64_t turn_packets = 64;
 
 }  // namespace
 
-Forwarder::Forwarder(Options options, std::vector<AqlRing*> streams, OwnSignals own_signals,
+Forwarder::Forwarder(Options options, const std::vector<AqlRing*>& streams, OwnSignals own_signals,
                      Board& board, FaultReport report_fault, EndReport report_end)
     : options_(options),
       own_signals_(own_signals.slots, own_signals.gpu_address),

@@ -91,8 +91,8 @@ class Forwarder {
   /// drains. On the forwarder's thread.
   using EndReport = std::function<void(WorkerId worker, LeaseId lease, LeaseEnd reason)>;
 
-  Forwarder(Options options, std::vector<AqlRing*> streams, OwnSignals own_signals, Board& board,
-            FaultReport report_fault, EndReport report_end);
+  Forwarder(Options options, const std::vector<AqlRing*>& streams, OwnSignals own_signals,
+            Board& board, FaultReport report_fault, EndReport report_end);
   /// Stops the thread. Work still posted is dropped.
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;

@@ -116,8 +116,7 @@ void Service::start_forwarder() {
   std::vector<AqlRing*> rings;
   for (auto& queue : queues_) rings.push_back(&queue->ring());
   forwarder_ = std::make_unique<Forwarder>(
-      Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap},
-      std::move(rings),
+      Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap}, rings,
       Forwarder::OwnSignals{
           .slots = {reinterpret_cast<SignalSlot*>(drain_signals_.host()), drain_signal_count},
           .gpu_address = drain_signals_.gpu_address()},

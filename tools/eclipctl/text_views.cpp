@@ -34,7 +34,7 @@ std::string format_device_time(std::uint64_t us) {
 
 /// Where a queued lease stands, or for how long the state lasts.
 std::string outlook(const LeaseRecord& lease) {
-  const std::string left = lease.deadline_ms == 0 ? "" : format_ms(lease.deadline_ms) + " left";
+  std::string left = lease.deadline_ms == 0 ? "" : format_ms(lease.deadline_ms) + " left";
   if (static_cast<LeaseState>(lease.state) != LeaseState::queued) return left;
   return fmt::format("{} before it, {}", lease.position, left);
 }

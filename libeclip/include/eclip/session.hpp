@@ -55,8 +55,7 @@ class Session {
 
   /// Attaches once. When eclipd is not there the session starts without it and goes on trying;
   /// every other failure is thrown, as it would hardly pass.
-  Session(SessionOptions options, Setup setup)
-      : options_(std::move(options)), setup_(std::move(setup)) {
+  Session(SessionOptions options, Setup setup) : options_(options), setup_(std::move(setup)) {
     try {
       attached_ = attach();
     } catch (const ApiError& error) {
