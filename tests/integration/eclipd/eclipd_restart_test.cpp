@@ -106,7 +106,8 @@ TEST_F(EclipdRestart, AStoppedDaemonIsNotADeadOne) {
   while (Clock::now() - stopped < 2 * Board::heartbeat_stale)
     submitted += lease.try_submit(kernel.next(1, ECLIP_PACKET_BARRIER, 0)) ? 1 : 0;
   for (const pid_t pid : processes) ::kill(pid, SIGCONT);
-  EXPECT_EQ(submitted, 1024);
+  // The forwarder may have taken some before it stood still.
+  EXPECT_GE(submitted, 1024);
 }
 
 /// CPU time of all threads of a process so far.
