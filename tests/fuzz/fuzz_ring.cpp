@@ -62,8 +62,8 @@ class World {
     drain_ = device_.allocate_system(64 * sizeof(SignalSlot)).value();
     forwarder_ = std::make_unique<Forwarder>(
         Forwarder::Options{.spin = {}, .nap = {}}, rings,
-        Forwarder::DrainSignals{.slots = {reinterpret_cast<SignalSlot*>(drain_.host()), 64},
-                                .gpu_address = drain_.gpu_address()},
+        Forwarder::OwnSignals{.slots = {reinterpret_cast<SignalSlot*>(drain_.host()), 64},
+                              .gpu_address = drain_.gpu_address()},
         board_, [](WorkerId, LeaseId, std::uint64_t, const Error&) {},
         [](WorkerId, LeaseId, LeaseEnd) {});
     for (std::size_t i = 0; i < worker_count; ++i) add_worker(workers_[i], i + 1);

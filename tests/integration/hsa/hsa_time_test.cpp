@@ -89,7 +89,7 @@ TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
 }
 
 TEST_F(HsaTimes, CopyBetweenKernelsBeginsWhenTheKernelEnds) {
-  constexpr double barrier_us = 2.4;  // data/gpus/mi50.toml
+  constexpr double barrier_us = 1.67;  // data/gpus/mi50.toml
   constexpr double kernel_us = 100;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
   const HsaQueue queue(hsa());
