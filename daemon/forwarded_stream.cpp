@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "daemon/forwarder.h"
+#include "ipc/clock_ticks.h"
 
 namespace eclip::daemon {
 namespace {

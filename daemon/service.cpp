@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint32_t queue_packets = 4096;
 /// The forwarder's own: for drains, and for packets that it wants to see complete.
-constexpr std::size_t drain_signal_count = 1024;
+constexpr std::size_t own_signal_count = 1024;
 /// Below this distance of two clock samples their jitter would show.
 constexpr std::chrono::milliseconds clock_baseline{2};
 
@@ -75,9 +75,9 @@ Result<void> Service::create_pool() {
                   "create stream " + std::to_string(queues_.size()) + " of the pool");
     queues_.push_back(std::move(*queue));
   }
-  auto signals = device_->allocate_system(drain_signal_count * sizeof(SignalSlot));
+  auto signals = device_->allocate_system(own_signal_count * sizeof(SignalSlot));
   if (!signals) return tl::unexpected(signals.error());
-  drain_signals_ = std::move(*signals);
+  own_signals_ = std::move(*signals);
   table_.emplace(*masks,
                  LeaseTable::Policy{.gpu_cu_count = gpu.cu_count,
                                     .max_holders_per_stream = config_.leases.max_holders_per_stream,
@@ -118,8 +118,8 @@ void Service::start_forwarder() {
   forwarder_ = std::make_unique<Forwarder>(
       Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap}, rings,
       Forwarder::OwnSignals{
-          .slots = {reinterpret_cast<SignalSlot*>(drain_signals_.host()), drain_signal_count},
-          .gpu_address = drain_signals_.gpu_address()},
+          .slots = {reinterpret_cast<SignalSlot*>(own_signals_.host()), own_signal_count},
+          .gpu_address = own_signals_.gpu_address()},
       board(),
       [this](WorkerId worker, LeaseId lease, std::uint64_t packet, const Error& error) {
         mailbox_.post(

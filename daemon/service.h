@@ -139,7 +139,7 @@ class Service {
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;
-  GpuMemory drain_signals_;
+  GpuMemory own_signals_;
   std::vector<std::unique_ptr<HardwareQueue>> queues_;
   std::optional<LeaseTable> table_;
   std::map<std::uint64_t, Client> clients_;                     // by WorkerId

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "ipc/clock_ticks.h"
 #include "ipc/futex.h"
 #include "ipc/testpoint.h"
 #include "libeclip/context.h"
@@ -91,12 +92,6 @@ int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
   }
 }
 
-/// Ticks of a clock of `hz` in nanoseconds, without overflow for any hz below 2^34.
-std::uint64_t to_nanoseconds(std::uint64_t ticks, std::uint64_t hz) {
-  constexpr std::uint64_t second = 1'000'000'000;
-  return ticks / hz * second + ticks % hz * second / hz;
-}
-
 int times(eclip_context* context, SignalUse use, std::uint64_t* start_ns, std::uint64_t* end_ns) {
   if (const int failed = check(context, use); failed != 0) return failed;
   if (start_ns == nullptr || end_ns == nullptr)
@@ -112,8 +107,8 @@ int times(eclip_context* context, SignalUse use, std::uint64_t* start_ns, std::u
   const std::uint64_t end = __atomic_load_n(&slot.end_ts, __ATOMIC_ACQUIRE);
   if (!context->signals->is_last(use))
     return report(EAGAIN, "the packet's signal has been used again; its times are gone");
-  *start_ns = to_nanoseconds(start, hz);
-  *end_ns = to_nanoseconds(end, hz);
+  *start_ns = ticks_to_ns(start, hz);
+  *end_ns = ticks_to_ns(end, hz);
   return 0;
 }
 

@@ -86,13 +86,17 @@ class Pool {
   std::unique_ptr<Forwarder> forwarder_;
 };
 
-/// From a worker's store to the doorbell's store, as a thread on another core sees it.
-void StoreToDoorbell(benchmark::State& state) {
-  Pool pool(1, std::chrono::seconds(1));
+/// From a worker's store to the doorbell's store, as a thread on another core sees it. The
+/// forwarder spins for so long, and `ready` says when it is as the measurement wants it.
+template <class Ready>
+void measure_store_to_doorbell(benchmark::State& state, std::chrono::microseconds spin,
+                               Ready ready) {
+  Pool pool(1, spin);
   const LeasePacket packet = dispatch();
   std::uint64_t packets = 0;
   Latencies latencies(state);
   for (auto _ : state) {
+    while (!ready(pool)) std::this_thread::yield();
     const auto start = Clock::now();
     pool.submit(0, packet);
     pool.wait_for_doorbell(0, ++packets);
@@ -101,23 +105,17 @@ void StoreToDoorbell(benchmark::State& state) {
   }
   bench::set_throughput(state, static_cast<double>(packets));
 }
+
+/// With a forwarder that is awake.
+void StoreToDoorbell(benchmark::State& state) {
+  measure_store_to_doorbell(state, std::chrono::seconds(1), [](const Pool&) { return true; });
+}
 BENCHMARK(StoreToDoorbell)->UseManualTime();
 
-/// As StoreToDoorbell, with a forwarder that sleeps when the packet comes.
+/// With one that sleeps when the packet comes.
 void WakeFromIdle(benchmark::State& state) {
-  Pool pool(1, std::chrono::microseconds(1));
-  const LeasePacket packet = dispatch();
-  std::uint64_t packets = 0;
-  Latencies latencies(state);
-  for (auto _ : state) {
-    while (!pool.asleep()) std::this_thread::yield();
-    const auto start = Clock::now();
-    pool.submit(0, packet);
-    pool.wait_for_doorbell(0, ++packets);
-    latencies.add(Clock::now() - start);
-    pool.complete_all();
-  }
-  bench::set_throughput(state, static_cast<double>(packets));
+  measure_store_to_doorbell(state, std::chrono::microseconds(1),
+                            [](const Pool& pool) { return pool.asleep(); });
 }
 BENCHMARK(WakeFromIdle)->UseManualTime();
 

@@ -14,6 +14,7 @@
 #include "ipc/region.h"
 #include "ipc/worker_regions.h"
 #include "tests/integration/eclipd/running_eclipd.h"
+#include "tests/integration/kfdsim/eventually.h"
 
 namespace eclip::test {
 namespace {
@@ -38,17 +39,6 @@ Failure failure_of(Call call) {
     return {error.code().value(), error.what()};
   }
   return {};
-}
-
-/// Looks again and again until `condition` holds; false at the deadline.
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = Clock::now() + patience;
-  while (!condition()) {
-    if (Clock::now() >= end) return false;
-    std::this_thread::yield();
-  }
-  return true;
 }
 
 eclip_lease_request on_stream(std::uint32_t stream, std::uint32_t wait_ms = 0) {

@@ -8,22 +8,10 @@
 #include <thread>
 
 #include "tests/integration/eclipd/running_eclipd.h"
+#include "tests/integration/kfdsim/eventually.h"
 
 namespace eclip::test {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds patience{20};
-
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = Clock::now() + patience;
-  while (!condition()) {
-    if (Clock::now() >= end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 bool is_stopped(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "tests/integration/eclipd/running_eclipd.h"
+#include "tests/integration/kfdsim/eventually.h"
 #include "tests/integration/kfdsim/kfdsim_refusal.h"
 
 namespace eclip::test {
@@ -74,16 +75,6 @@ pid_t start_worker(bool stays) {
   const pid_t pid = ::fork();
   if (pid == 0) work(stays);
   return pid;
-}
-
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = Clock::now() + patience;
-  while (!condition()) {
-    if (Clock::now() >= end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
 }
 
 /// The fixture's eclipd, outside of a GoogleTest test.

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/integration/kfdsim/eventually.h"
 #include "tools/replay/replay_kernel.h"
 
 namespace eclip::test {
@@ -125,18 +126,5 @@ HSAuint32 gpu_node();
 
 /// One line of /dev/kfdsim/fs/ioctls: the column's value for a process (0: all).
 std::optional<std::uint64_t> ioctl_count(pid_t pid, const std::string& column);
-
-/// Polls until the condition holds; false when it did not before the deadline.
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + deadline;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    timespec pause{0, 200'000};
-    ::nanosleep(&pause, nullptr);
-  }
-  return true;
-}
 
 }  // namespace eclip::test

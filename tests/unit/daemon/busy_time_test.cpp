@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ipc/clock_ticks.h"
+
 namespace eclip::daemon {
 namespace {
 
