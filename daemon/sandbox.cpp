@@ -151,7 +151,7 @@ Result<void> filter_system_calls(const SandboxNeeds& needs) {
   add(needs.bpf ? SCMP_ACT_ALLOW : SCMP_ACT_KILL_PROCESS, SCMP_SYS(bpf));
 #if defined(__SANITIZE_ADDRESS__)
   // LeakSanitizer looks for leaks from a process of its own.
-  for (const int call : {SCMP_SYS(ptrace), SCMP_SYS(wait4), SCMP_SYS(kill)})
+  for (const int call : {SCMP_SYS(ptrace), SCMP_SYS(wait4), SCMP_SYS(kill), SCMP_SYS(getdents)})
     add(SCMP_ACT_ALLOW, call);
   if (error == 0)
     error = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
