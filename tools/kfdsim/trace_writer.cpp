@@ -13,7 +13,7 @@ std::string json_string(std::string_view text) {
   return nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-double microseconds(model::DeviceTime time) {
+double in_microseconds(model::DeviceTime time) {
   return static_cast<double>(time.count()) / 1000;
 }
 
@@ -62,9 +62,9 @@ void TraceWriter::add(const TracedPacket& packet) {
   write(fmt::format(
       R"(,{}{{"ph":"X","name":{},"cat":"simulated","pid":{},"tid":{},"ts":{:.3f},"dur":{:.3f},)"
       R"("args":{{"mask":{},"workgroups":{},"start_us":{:.3f},"end_us":{:.3f}}}}})",
-      "\n", json_string(packet.name), packet.pid, packet.queue, microseconds(packet.start),
-      microseconds(packet.end - packet.start), json_string(packet.mask), packet.workgroups,
-      microseconds(packet.start), microseconds(packet.end)));
+      "\n", json_string(packet.name), packet.pid, packet.queue, in_microseconds(packet.start),
+      in_microseconds(packet.end - packet.start), json_string(packet.mask), packet.workgroups,
+      in_microseconds(packet.start), in_microseconds(packet.end)));
 }
 
 Result<void> TraceWriter::close() {

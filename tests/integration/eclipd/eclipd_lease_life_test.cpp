@@ -13,8 +13,8 @@
 #include "ipc/lease_ring.h"
 #include "ipc/region.h"
 #include "ipc/worker_regions.h"
+#include "tests/fake/eventually.h"
 #include "tests/integration/eclipd/running_eclipd.h"
-#include "tests/integration/kfdsim/eventually.h"
 
 namespace eclip::test {
 namespace {

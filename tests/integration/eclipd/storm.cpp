@@ -15,8 +15,8 @@
 #include <random>
 #include <thread>
 
+#include "tests/fake/eventually.h"
 #include "tests/integration/eclipd/running_eclipd.h"
-#include "tests/integration/kfdsim/eventually.h"
 #include "tests/integration/kfdsim/kfdsim_refusal.h"
 
 namespace eclip::test {

@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/integration/kfdsim/eventually.h"
+#include "tests/fake/eventually.h"
 #include "tools/replay/replay_kernel.h"
 
 namespace eclip::test {

@@ -11,14 +11,13 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <thread>
+
+#include "tests/fake/eventually.h"
 
 namespace eclip::daemon {
 namespace {
 
 using std::chrono::milliseconds;
-
-constexpr std::chrono::seconds patience{20};
 
 /// What all processes of a test see.
 struct Shared {
@@ -54,15 +53,6 @@ class SupervisorTest : public ::testing::Test {
     int status = 0;
     EXPECT_EQ(::waitpid(pid, &status, 0), pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-  template <class Condition>
-  static bool comes_true(Condition condition) {
-    const auto deadline = std::chrono::steady_clock::now() + patience;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-    return true;
   }
   [[noreturn]] static void serve_for_ever() {
     while (true) ::pause();
@@ -148,7 +138,7 @@ TEST_F(SupervisorTest, SigtermIsPassedOn) {
     ready();
     return serve_until_signal();
   });
-  ASSERT_TRUE(comes_true([&] { return shared_.announcements == 1; }));
+  ASSERT_TRUE(test::eventually([&] { return shared_.announcements == 1; }));
   ::kill(pid, SIGTERM);
   EXPECT_EQ(end_of(pid), 0);
   EXPECT_EQ(shared_.starts, 1);
@@ -162,7 +152,7 @@ TEST_F(SupervisorTest, AServingProcessThatDoesNotStopIsKilledInTime) {
         return ServingEnd::stopped;
       },
       {.stop = milliseconds(100)});
-  ASSERT_TRUE(comes_true([&] { return shared_.announcements == 1; }));
+  ASSERT_TRUE(test::eventually([&] { return shared_.announcements == 1; }));
   ::kill(pid, SIGTERM);
   EXPECT_EQ(end_of(pid), 1);
 }
@@ -177,7 +167,7 @@ TEST_F(SupervisorTest, TheServingProcessDiesWithItsSupervisor) {
     return ServingEnd::stopped;
   });
   ::close(ends[1]);
-  ASSERT_TRUE(comes_true([&] { return shared_.announcements == 1; }));
+  ASSERT_TRUE(test::eventually([&] { return shared_.announcements == 1; }));
   ::kill(pid, SIGKILL);
   EXPECT_EQ(end_of(pid), 128 + SIGKILL);
   char byte = 0;

@@ -6,9 +6,9 @@
 
 #include <chrono>
 #include <string>
-#include <thread>
 
 #include "eclip/eclip.h"
+#include "tests/fake/eventually.h"
 #include "tests/unit/libeclip/fake_daemon.h"
 
 namespace eclip::test {
@@ -24,17 +24,6 @@ inline eclip_connect_options options_for(const std::string& path, std::uint32_t 
   options.socket_path = path.c_str();
   options.worker_name = "test worker";
   return options;
-}
-
-/// Waits until `condition` holds; false at the deadline.
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + deadline;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= end) return false;
-    std::this_thread::yield();
-  }
-  return true;
 }
 
 class Worker : public ::testing::Test {

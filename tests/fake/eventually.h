@@ -6,10 +6,11 @@
 
 namespace eclip::test {
 
-/// Looks again and again until the condition holds; false when it did not within 20 s.
+/// Looks again and again until the condition holds; false when it did not within the limit.
 template <class Condition>
-bool eventually(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+bool eventually(Condition condition,
+                std::chrono::steady_clock::duration limit = std::chrono::seconds(20)) {
+  const auto end = std::chrono::steady_clock::now() + limit;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > end) return false;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
