@@ -156,7 +156,8 @@ Result<std::optional<FuseRequest>> FuseConnection::next() {
       return FuseRequest::of(
           std::span<const std::byte>(buffer_).first(static_cast<std::size_t>(size)));
     }
-    if (size == 0 && page_server_) {
+    // A reset instead of an end: it died with something of ours unread.
+    if (page_server_ && (size == 0 || (size < 0 && errno == ECONNRESET))) {
       return fail(Errc::gone, "the process that serves pages has ended: the GPU is gone");
     }
     if (size >= 0) return fail(Errc::malformed, "the kernel sent a truncated FUSE request");
