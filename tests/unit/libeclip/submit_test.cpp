@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <set>
+#include <thread>
 
 #include "libeclip/signal_table.h"
 #include "tests/unit/libeclip/worker.h"
@@ -242,6 +244,48 @@ TEST_F(Submit, SaysThatTheLeaseWasRevokedAndWhy) {
   EXPECT_EQ(eclip_submit_dispatch(lease, &dispatch, nullptr), -ESTALE);
   EXPECT_THAT(eclip_last_error(), HasSubstr("was revoked (preempted by a lease of higher"));
   EXPECT_EQ(written(), 0U);
+}
+
+TEST_F(Submit, SaysThatTheLeaseEndedWhileThePacketWasWritten) {
+  connect();
+  eclip_lease* lease = acquire();
+  LeaseRing& ring = daemon.ring(0);
+  LeaseSlot& slot = daemon.lease_slot(0);
+  daemon.board().forwarder_asleep = 1;  // submitting takes a while after the packet is written
+  const eclip_dispatch dispatch = with_signal(create_signal());
+  std::atomic<std::uint64_t> round{0};
+  std::atomic<std::uint64_t> ended{0};
+  // eclipd, which ends the lease when it has taken what was there before.
+  std::thread eclipd([&] {
+    for (std::uint64_t mine = 1;; ++mine) {
+      while (round.load() < mine) std::this_thread::yield();
+      if (round.load() == UINT64_MAX) return;
+      while (ring.written.load() == ring.taken.load() && round.load() == mine) {
+      }
+      slot.state = static_cast<std::uint32_t>(LeaseState::ended);
+      ended.store(mine);
+    }
+  });
+  std::uint64_t tries = 0;
+  const bool said = eventually([&] {
+    slot.state = static_cast<std::uint32_t>(LeaseState::active);
+    const std::uint64_t before = ring.written;
+    ring.taken = before;
+    slot.accepted = before;
+    round.store(++tries);
+    const int result = eclip_submit_dispatch(lease, &dispatch, nullptr);
+    while (ended.load() < tries && ring.written != before) std::this_thread::yield();
+    EXPECT_TRUE(result == 0 || result == -ESTALE) << result << ": " << eclip_last_error();
+    EXPECT_EQ(ring.written, before + 1);
+    // The GPU completes what was not dropped.
+    auto& signal = daemon.state().signals[dispatch.signal];
+    signal.value = 0;
+    signal.generation = static_cast<std::uint32_t>(tries);
+    return result == -ESTALE;
+  });
+  round.store(UINT64_MAX);
+  eclipd.join();
+  EXPECT_TRUE(said) << tries << " tries";
 }
 
 TEST_F(Submit, AnAbandonedUseIsNotUsedAgainAndDoesNotBlockItsSignal) {
