@@ -261,6 +261,7 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::lease_claim: {
       auto lease = service_.claim_lease(worker, LeaseId{payload_of<Handle>(message).value});
       if (!lease) return tl::unexpected(lease.error());
+      ECLIP_TESTPOINT("lease_claimed_unsaid");
       return granted(*lease);
     }
     case MessageType::lease_revoke: {

@@ -9,6 +9,7 @@
 
 #include "daemon/service.h"
 #include "ipc/futex.h"
+#include "ipc/testpoint.h"
 
 namespace eclip::daemon {
 namespace {
@@ -26,6 +27,7 @@ std::uint64_t to_words(std::optional<LeaseTable::Time> time) {
 void store(LeaseSlot& words, const LeaseTable::Change& change) {
   words.reason.store(static_cast<std::uint32_t>(change.reason), std::memory_order_relaxed);
   words.deadline_ns.store(to_words(change.deadline), std::memory_order_relaxed);
+  if (change.to == LeaseState::offered) ECLIP_TESTPOINT("offer_unpublished");
   words.state.store(static_cast<std::uint32_t>(change.to), std::memory_order_release);
   futex_wake_all(words.state);
 }

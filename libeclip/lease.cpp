@@ -74,6 +74,7 @@ int await_offer(eclip_context& context, const LeaseQueued& queued, Clock::time_p
                 eclip_lease** lease) {
   if (queued.slot >= max_leases_per_worker)
     return report(EPROTO, "eclipd queued a lease in slot " + std::to_string(queued.slot));
+  ECLIP_TESTPOINT("lease_queued");
   const LeaseSlot& slot = context.state().leases[queued.slot];
   const auto give_up = [&](int result) {
     static_cast<void>(
@@ -84,8 +85,10 @@ int await_offer(eclip_context& context, const LeaseQueued& queued, Clock::time_p
     const std::uint32_t seen = slot.state.load(std::memory_order_acquire);
     if (const int failed = context.check_alive(); failed != 0) return failed;
     if (seen == static_cast<std::uint32_t>(LeaseState::offered)) {
+      ECLIP_TESTPOINT("lease_offered");
       auto reply = context.control.request(MessageType::lease_claim, Handle{queued.lease},
                                            MessageType::lease_granted);
+      ECLIP_TESTPOINT("lease_claimed");
       if (reply) return open_lease(context, std::move(*reply), lease);
       if (reply.error().code != Errc::lease_ended) return give_up(report(reply.error()));
       continue;  // the offer has run out; the slot says so
@@ -138,6 +141,7 @@ int renew(eclip_lease* lease) {
   auto& renewals = lease->context->request().leases[lease->slot].renewals;
   // One thread at a time uses a lease: nobody else writes this word.
   renewals.store(renewals.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  ECLIP_TESTPOINT("lease_renewed");
   return 0;
 }
 

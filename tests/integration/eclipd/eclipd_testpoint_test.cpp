@@ -7,8 +7,8 @@
 #include <sstream>
 #include <thread>
 
+#include "tests/fake/eventually.h"
 #include "tests/integration/eclipd/running_eclipd.h"
-#include "tests/integration/kfdsim/eventually.h"
 
 namespace eclip::test {
 namespace {
@@ -18,6 +18,14 @@ bool is_stopped(pid_t pid) {
   std::string text;
   std::getline(file, text);
   return text.find(") T ") != std::string::npos;
+}
+
+/// It has ended, whether or not somebody has waited for it.
+bool is_over(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  std::getline(file, text);
+  return text.empty() || text.find(") Z ") != std::string::npos;
 }
 
 /// Programs started while it lives have the point armed.
@@ -42,6 +50,17 @@ class EclipdTestpoint : public EclipdTest, public ::testing::WithParamInterface<
  protected:
   static std::unique_ptr<ChildProcess> worker(const std::string& kind) {
     return std::make_unique<ChildProcess>(std::vector<std::string>{TEST_WORKER_PROGRAM, kind});
+  }
+  static std::uint64_t most_packets(const nlohmann::json& clients) {
+    std::uint64_t most = 0;
+    for (const auto& client : clients)
+      most = std::max(most, client.at("packets").get<std::uint64_t>());
+    return most;
+  }
+  /// Of the survivor, whatever else is there.
+  [[nodiscard]] bool packets_go_on() const {
+    const auto before = most_packets(control({"client", "list"}));
+    return eventually([&] { return most_packets(control({"client", "list"})) > before + 100; });
   }
   static std::unique_ptr<ChildProcess> running_survivor() {
     auto survivor = worker("stay");
@@ -89,15 +108,7 @@ TEST_P(EclipdWorkerTestpoint, AWorkerThatEndsHereLeavesNothingBehindAndDisturbsN
     }
     if (std::string_view(end) == "stop") {
       ASSERT_TRUE(eventually([&] { return is_stopped(victim->pid()); }));
-      // It holds what it holds; the other works on.
-      const auto packets = [&] {
-        std::uint64_t most = 0;
-        for (const auto& client : control({"client", "list"}))
-          most = std::max(most, client.at("packets").get<std::uint64_t>());
-        return most;
-      };
-      const auto before = packets();
-      EXPECT_TRUE(eventually([&] { return packets() > before + 100; }));
+      EXPECT_TRUE(packets_go_on()) << "it holds what it holds; the other works on";
       ::kill(victim->pid(), SIGKILL);
     }
     EXPECT_EQ(victim->wait(), 128 + (std::string_view(end) == "segv" ? SIGSEGV : SIGKILL));
@@ -132,6 +143,122 @@ INSTANTIATE_TEST_SUITE_P(
                       Point{"counted_as_waiter"}, Point{"request_sent", 6, "memory_release_sent"},
                       Point{"request_sent", 7, "lease_release_sent"}),
     label_of);
+
+/// The worker `queue` waits for a stream that the test holds and then gives back.
+class EclipdQueueTestpoint : public EclipdTestpoint {
+ protected:
+  static constexpr std::uint32_t stream = 6;
+
+  [[nodiscard]] bool is_queued() const {
+    const auto leases = control({"lease", "list"});
+    return std::any_of(leases.begin(), leases.end(),
+                       [](const auto& lease) { return lease.at("state") == "queued"; });
+  }
+  static eclip_lease_request patient() {
+    eclip_lease_request request{};
+    request.stream = stream;
+    request.wait_ms = 20'000;
+    return request;
+  }
+};
+
+TEST_P(EclipdQueueTestpoint, AWorkerThatEndsHereKeepsTheStreamFromNobody) {
+#if !defined(ECLIP_TESTPOINTS)
+  GTEST_SKIP() << "built without ECLIP_TESTPOINTS";
+#endif
+  start("leases.claim_ms = 300");
+  const auto survivor = running_survivor();
+  Connection next;
+  const auto descriptors = daemon_descriptors();
+  for (const char* end : {"kill", "stop", "segv"}) {
+    SCOPED_TRACE(end);
+    const bool stops = std::string_view(end) == "stop";
+    std::optional<Lease> held(next.lease_stream(stream));
+    std::unique_ptr<ChildProcess> victim;
+    {
+      const Armed armed(point(end));
+      victim = worker("queue");
+    }
+    const auto has_ended = [&] { return is_stopped(victim->pid()) || is_over(victim->pid()); };
+    ASSERT_TRUE(eventually([&] { return is_queued() || has_ended(); }));
+    held.reset();
+    ASSERT_TRUE(eventually(has_ended)) << "the point was not reached";
+    if (stops) {
+      EXPECT_TRUE(packets_go_on());
+      // What it was offered and does not take goes to the next; what it has taken is its own.
+      const bool took_it = std::string_view(GetParam().name) == "lease_renewed" ||
+                           std::string_view(GetParam().name) == "lease_claimed" ||
+                           std::string_view(GetParam().label) == "claim_sent";
+      if (!took_it) {
+        const Lease after = next.lease(patient());
+      }
+      ::kill(victim->pid(), SIGKILL);
+    }
+    EXPECT_EQ(victim->wait(), 128 + (std::string_view(end) == "segv" ? SIGSEGV : SIGKILL));
+    { const Lease after = next.lease(patient()); }
+    EXPECT_TRUE(eventually([&] { return control({"client", "list"}).size() == 2; }));
+    EXPECT_TRUE(eventually([&] { return daemon_descriptors() == descriptors; }))
+        << daemon_descriptors() << " descriptors in eclipd instead of " << descriptors;
+  }
+  EXPECT_EQ(record_of(*survivor).not_done, 0U);
+  EXPECT_TRUE(all_streams_become_free());
+  EXPECT_EQ(control({"status"}).at("leases_queued"), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, EclipdQueueTestpoint,
+                         ::testing::Values(Point{"lease_queued"}, Point{"lease_offered"},
+                                           Point{"request_sent", 3, "claim_sent"},
+                                           Point{"lease_claimed"}, Point{"lease_renewed"}),
+                         label_of);
+
+class EclipdDaemonQueueTestpoint : public EclipdQueueTestpoint {};
+
+TEST_P(EclipdDaemonQueueTestpoint, ADaemonThatEndsHereIsToldToAllAndTheNextOneServes) {
+#if !defined(ECLIP_TESTPOINTS)
+  GTEST_SKIP() << "built without ECLIP_TESTPOINTS";
+#endif
+  {
+    const Armed armed(point("kill"));
+    start();
+  }
+  const pid_t first = daemon_processes().back();
+  const auto survivor = running_survivor();
+  std::optional<Connection> holder(std::in_place);
+  std::optional<Lease> held(holder->lease_stream(stream));
+  const auto visitor = worker("queue");
+  ASSERT_TRUE(eventually([&] { return is_over(first) || is_queued(); }));
+  if (std::string_view(GetParam().name) == "revocation_unpublished") {
+    ChildProcess revoke({ECLIPCTL_PROGRAM, "lease", "revoke", std::to_string(held->describe().id)});
+    revoke.wait();  // it may have its answer before eclipd ends
+  } else {
+    held.reset();
+  }
+  const int status = visitor->wait();
+  EXPECT_EQ(status, 3) << visitor->errors();
+  EXPECT_TRUE(eventually([&] {
+    const auto now = daemon_processes();
+    return now.size() == 2 && now.back() != first;
+  })) << "the point was not reached, or no other process serves";
+  if (held) {
+    EXPECT_THROW(while (true) holder->allocate(4096), ApiError) << "the holder is told as well";
+  }
+  held.reset();
+  holder.reset();
+  EXPECT_TRUE(eventually([&] { return packets_of_the_only_client() > 100; }));
+  const Record record = record_of(*survivor);
+  EXPECT_EQ(record.not_done, 1U);
+  EXPECT_EQ(record.reattachments, 1U);
+  EXPECT_TRUE(all_streams_become_free());
+  EXPECT_EQ(worker("queue")->wait(), 0);
+}
+
+// The survivor and the holder have taken a lease each when the visitor comes.
+INSTANTIATE_TEST_SUITE_P(Every, EclipdDaemonQueueTestpoint,
+                         ::testing::Values(Point{"lease_granted_unsaid", 3, "lease_queued_unsaid"},
+                                           Point{"offer_unpublished"},
+                                           Point{"lease_claimed_unsaid"},
+                                           Point{"revocation_unpublished"}),
+                         label_of);
 
 class EclipdDaemonTestpoint : public EclipdTestpoint {};
 

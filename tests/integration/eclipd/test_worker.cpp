@@ -1,5 +1,6 @@
 // A small worker for tests that kill it, or eclipd under it: `visit` goes once through all that a
-// worker does, `stay` works on, attaching again when eclipd ends, until SIGTERM.
+// worker does, `queue` does with a lease for which it waits in the queue, `stay` works on,
+// attaching again when eclipd ends, until SIGTERM.
 //
 // Exit status: 0 all results right, 1 a result is wrong or lost, 2 another error, 3 eclipd ended.
 #include <signal.h>
@@ -17,15 +18,17 @@ namespace {
 
 constexpr std::chrono::seconds patience{20};
 constexpr int burst = 20;
+/// The stream that a test keeps from `queue`.
+constexpr std::uint32_t queue_stream = 6;
 
 std::atomic<bool> stop = false;
 
 /// A lease and a chain of kernels on it; each request is a burst whose value is checked.
 class Model {
  public:
-  Model(Connection& connection, std::uint32_t cu_count)
+  Model(Connection& connection, Lease lease)
       : connection_(connection),
-        lease_(connection.lease_any(cu_count)),
+        lease_(std::move(lease)),
         kernel_(connection, 100),
         signal_(connection.create_signal()) {}
 
@@ -41,6 +44,7 @@ class Model {
     if (!connection_.wait(token, patience)) throw ApiError(ETIMEDOUT, "a burst");
     return kernel_.value() == kernel_.expected();
   }
+  bool renew() { return lease_.renew(); }
 
  private:
   Connection& connection_;
@@ -52,15 +56,26 @@ class Model {
 
 int visit() {
   Connection connection;
-  Model model(connection, 15);
+  Model model(connection, connection.lease_any(15));
   for (int i = 0; i < 3; ++i)
     if (!model.run()) return 1;
   return 0;
 }
 
+int queue() {
+  Connection connection;
+  eclip_lease_request request{};
+  request.stream = queue_stream;
+  request.wait_ms = std::chrono::milliseconds(patience).count();
+  request.duration_ms = std::chrono::milliseconds(patience).count();
+  Model model(connection, connection.lease(request));
+  return model.run() && model.renew() && model.run() ? 0 : 1;
+}
+
 int stay() {
-  Session<Model> session(
-      {}, [](Connection& connection) { return std::make_unique<Model>(connection, 15); });
+  Session<Model> session({}, [](Connection& connection) {
+    return std::make_unique<Model>(connection, connection.lease_any(15));
+  });
   bool right = true;
   bool said = false;
   while (!stop) {
@@ -85,8 +100,12 @@ int stay() {
 int main(int argc, char** argv) {
   ::signal(SIGTERM, [](int) { eclip::test::stop = true; });
   try {
-    return argc == 2 && std::string_view(argv[1]) == "stay" ? eclip::test::stay()
-                                                            : eclip::test::visit();
+    const std::string_view kind = argc == 2 ? argv[1] : "";
+    if (kind == "visit") return eclip::test::visit();
+    if (kind == "queue") return eclip::test::queue();
+    if (kind == "stay") return eclip::test::stay();
+    std::fprintf(stderr, "usage: test_worker visit|queue|stay\n");
+    return 2;
   } catch (const eclip::ApiError& error) {
     std::fprintf(stderr, "%s\n", error.what());
     const int code = error.code().value();
