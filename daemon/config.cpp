@@ -221,6 +221,8 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                  [&](auto n) { config.forwarder.spin = std::chrono::microseconds(n); });
   forwarder.read("nap_us", 1, 1'000'000,
                  [&](auto n) { config.forwarder.nap = std::chrono::microseconds(n); });
+  forwarder.read("patience_ms", 0, 60'000,
+                 [&](auto n) { config.forwarder.patience = std::chrono::milliseconds(n); });
   TableReader probes(root, "probes", source);
   probes.read("count_ioctls", config.probes.count_ioctls);
 

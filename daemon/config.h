@@ -59,6 +59,8 @@ struct Config {
   struct {
     std::chrono::microseconds spin{20};  ///< after the last packet, before it naps or sleeps
     std::chrono::microseconds nap{50};   ///< between looks while packets run
+    /// After the last packet, before the driver is to tell of completions.
+    std::chrono::milliseconds patience{100};
   } forwarder;
   struct {
     bool count_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry

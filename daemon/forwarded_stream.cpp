@@ -27,15 +27,16 @@ void ForwardedStream::lease_opened() {
 }
 
 bool ForwardedStream::has_room() {
-  if (fence_wanted_) {
-    if (fence_) return false;
-    const auto signal = ring_->full() ? std::nullopt : signals_->take();
-    if (!signal) return false;
-    push_barrier(WorkerId{0}, *signal);
-    fence_ = signal;
-    fence_wanted_ = false;
-  }
-  return !ring_->full();
+  place_fence();
+  return !fence_wanted_ && !ring_->full();
+}
+
+void ForwardedStream::place_fence() {
+  if (!fence_wanted_ || fence_ || ring_->full()) return;
+  fence_ = signals_->take();
+  if (!fence_) return;
+  push_barrier(WorkerId{0}, *fence_);
+  fence_wanted_ = false;
 }
 
 bool ForwardedStream::decouple(const ForwardedLease& lease, VettedPacket& vetted) {
@@ -148,6 +149,19 @@ bool ForwardedStream::collect_completions(std::uint64_t counter_hz) {
   return any;
 }
 
+bool ForwardedStream::has_completions() const {
+  const auto first = in_flight_.begin() + (in_flight_.empty() ? 0 : 1);
+  return (fence_ && signals_->is_complete(*fence_)) ||
+         std::any_of(in_flight_.begin(), is_shared() ? in_flight_.end() : first,
+                     [this](const InFlight& packet) { return is_complete(packet); });
+}
+
+void ForwardedStream::interrupt_on_completion(const CompletionInterrupt& interrupt) {
+  if (fence_) signals_->interrupt_on_completion(*fence_, interrupt);
+  for (const InFlight& packet : in_flight_)
+    if (packet.own) signals_->interrupt_on_completion(*packet.own, interrupt);
+}
+
 void ForwardedStream::account(const InFlight& packet, std::uint64_t counter_hz) {
   const SignalSlot& slot = packet.own ? signals_->slot(*packet.own)
                                       : packet.worker->objects.signal_slots[packet.theirs.signal];
@@ -165,7 +179,8 @@ std::size_t ForwardedStream::in_flight_of(LeaseId lease) const {
                     [lease](const InFlight& packet) { return packet.lease == lease; }));
 }
 
-bool ForwardedStream::has_in_flight(WorkerId worker, std::uint64_t end) const {
+bool ForwardedStream::has_in_flight(WorkerId worker, std::uint64_t end) {
+  place_fence();  // nobody may be left to push
   return fence_wanted_ || fence_ ||
          std::any_of(in_flight_.begin(), in_flight_.end(), [&](const InFlight& packet) {
            return packet.worker->id == worker && packet.number < end;

@@ -15,6 +15,7 @@
 
 #include "daemon/aql_ring.h"
 #include "daemon/busy_time.h"
+#include "daemon/completion_interrupt.h"
 #include "daemon/packet_vetting.h"
 #include "daemon/signal_pool.h"
 #include "ipc/strong_id.h"
@@ -60,8 +61,14 @@ class ForwardedStream {
 
   /// Looks which packets have completed, and adds up their time.
   bool collect_completions(std::uint64_t counter_hz);
+  /// True when collect_completions() would find something.
+  [[nodiscard]] bool has_completions() const;
+  /// False while packets are held back for something that no signal tells of.
+  [[nodiscard]] bool waits_for_signals_only() const { return !fence_wanted_; }
+  /// Of all that it waits for, but for the workers' own signals.
+  void interrupt_on_completion(const CompletionInterrupt& interrupt);
   /// On a shared stream: whether packets of a worker with numbers below `end` are in the queue.
-  [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end) const;
+  [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end);
   [[nodiscard]] bool waits() const { return !in_flight_.empty() || fence_; }
   [[nodiscard]] const AqlRing& ring() const { return *ring_; }
   [[nodiscard]] std::uint64_t packets() const { return packets_.load(std::memory_order_relaxed); }
@@ -91,6 +98,7 @@ class ForwardedStream {
   };
   static_assert(sizeof(Owner) == 16);
 
+  void place_fence();
   [[nodiscard]] bool is_complete(const InFlight& packet) const;
   [[nodiscard]] std::size_t in_flight_of(LeaseId lease) const;
   void see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease);

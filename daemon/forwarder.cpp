@@ -46,7 +46,8 @@ void Forwarder::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Forwarder::start() {
+void Forwarder::start(std::optional<CompletionInterrupt> interrupt) {
+  interrupt_ = std::move(interrupt);
   thread_ = std::thread([this] { run(); });
 }
 
@@ -146,6 +147,7 @@ void Forwarder::run() {
   ::pthread_setname_np(::pthread_self(), "forwarder");
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // naps of 50 us would else become 100
   auto quiet_since = std::chrono::steady_clock::now();
+  auto last_packet = quiet_since;
   std::uint32_t quiet_turns = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
     const Activity activity = turn();
@@ -161,43 +163,79 @@ void Forwarder::run() {
     }
     const auto now = std::chrono::steady_clock::now();
     if (quiet_turns == turns_per_look) quiet_since = now;
+    if (std::exchange(forwarded_, false)) last_packet = now;
     if (now - quiet_since < options_.spin) continue;
-    if (activity == Activity::waiting) {
+    if (activity == Activity::idle)
+      sleep_until_woken(false);
+    else if (interrupt_ && now - last_packet >= options_.patience && waits_for_signals_only())
+      sleep_until_woken(true);
+    else
       futex_wait(posted_, handled_, options_.nap);
-    } else {
-      sleep_until_woken();
-    }
     quiet_turns = 2 * turns_per_look - 1;  // one turn, then nap or sleep again
   }
 }
 
-void Forwarder::sleep_until_woken() {
+void Forwarder::sleep_until_woken(bool packets_run) {
   // Words first, then the flag, then a last look: a worker stores its packet, then reads the flag,
-  // then changes its word. Whatever the order, either we see its packet or it sees the flag.
+  // then changes its word. Whatever the order, either we see its packet or it sees the flag. So it
+  // is with the GPU: it completes a signal, then looks whether that carries an event.
   std::array<FutexExpectation, max_futex_words> words;
   std::size_t count = 0;
   words[count++] = {.word = &posted_, .expected = handled_};
+  if (packets_run) {
+    words[count++] = {.word = interrupt_->raised.get(), .expected = interrupt_->raised->load()};
+    interrupt_on_completions();
+  }
   for (const auto& worker : workers_) {
     if (count == words.size()) break;
     words[count++] = {.word = &worker->request->wake, .expected = worker->request->wake.load()};
   }
   board_.forwarder_asleep.store(1, std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!anything_new() && !futex_wait_any({words.data(), count}, std::chrono::nanoseconds(-1))) {
+  const auto limit = packets_run ? options_.longest_sleep : std::chrono::nanoseconds(-1);
+  if (!anything_new() && !futex_wait_any({words.data(), count}, limit)) {
     // Without futex_waitv only the control thread could wake us; look at the workers now and then.
     futex_wait(posted_, handled_, std::chrono::milliseconds(1));
   }
   board_.forwarder_asleep.store(0, std::memory_order_seq_cst);
 }
 
-bool Forwarder::anything_new() const {
-  return posted_.load() != handled_ ||
-         std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
-           return !worker->outstanding.empty() ||
-                  (!worker->cut_off &&
-                   std::any_of(worker->leases.begin(), worker->leases.end(),
-                               [](const auto& lease) { return lease->reader.waiting() != 0; }));
+void Forwarder::interrupt_on_completions() {
+  for (auto& stream : streams_) stream.interrupt_on_completion(*interrupt_);
+  for (const auto& drain : drains_)
+    if (drain.signal) own_signals_.interrupt_on_completion(*drain.signal, *interrupt_);
+  for (const auto& worker : workers_)
+    for (const std::uint32_t signal : worker->outstanding)
+      carry(worker->objects.signal_slots[signal], *interrupt_);
+}
+
+bool Forwarder::waits_for_signals_only() const {
+  return std::all_of(streams_.begin(), streams_.end(),
+                     [](const auto& stream) { return stream.waits_for_signals_only(); }) &&
+         std::all_of(drains_.begin(), drains_.end(),
+                     [](const Drain& drain) { return drain.signal || drain.end; }) &&
+         std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) {
+           return worker->cut_off ||
+                  std::all_of(worker->leases.begin(), worker->leases.end(),
+                              [](const auto& lease) { return lease->visible == 0; });
          });
+}
+
+bool Forwarder::anything_new() const {
+  if (posted_.load() != handled_) return true;
+  if (std::any_of(streams_.begin(), streams_.end(),
+                  [](const auto& stream) { return stream.has_completions(); }) ||
+      std::any_of(drains_.begin(), drains_.end(), [this](const Drain& drain) {
+        return drain.signal && own_signals_.is_complete(*drain.signal);
+      }))
+    return true;
+  return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
+    return std::any_of(worker->outstanding.begin(), worker->outstanding.end(),
+                       [&](auto signal) { return worker->objects.is_complete(signal); }) ||
+           (!worker->cut_off &&
+            std::any_of(worker->leases.begin(), worker->leases.end(),
+                        [](const auto& lease) { return lease->reader.waiting() != 0; }));
+  });
 }
 
 Forwarder::Activity Forwarder::turn() {
@@ -276,6 +314,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
     ++pushed;
   }
   if (pushed > 0) {
+    forwarded_ = true;
     ECLIP_TESTPOINT("before_doorbell");
     stream.end_burst(worker, lease, pushed);
     ECLIP_TESTPOINT("after_doorbell");
@@ -300,6 +339,7 @@ bool Forwarder::must_wait_for_barriers(const ForwardedWorker& worker,
 
 void Forwarder::arm(ForwardedWorker& worker, SignalUse use) {
   SignalSlot& slot = worker.objects.signal_slots[use.signal];
+  carry_nothing(slot);
   slot.value.store(1, std::memory_order_relaxed);
   ECLIP_TESTPOINT("signal_armed");
   slot.generation.store(use.generation, std::memory_order_release);
@@ -413,7 +453,7 @@ void Forwarder::submit(Drain& drain) {
   if (drain.signal) stream.push_barrier(drain.worker->id, *drain.signal);
 }
 
-bool Forwarder::is_over(const Drain& drain) const {
+bool Forwarder::is_over(const Drain& drain) {
   if (drain.signal) return own_signals_.is_complete(*drain.signal);
   return drain.end && !streams_[drain.stream.value].has_in_flight(drain.worker->id, *drain.end);
 }

@@ -2,7 +2,12 @@
 //
 // It owns all that the packets' way touches: ring positions, the workers' object tables, their
 // signals' generations. The control thread changes these only by posting work to it, so that the
-// way has no lock. It makes no system call; between bursts it may nap or sleep on a futex.
+// way has no lock. It makes no system call; between bursts it may nap or sleep on a futex:
+//
+// - It naps, and the workers' packets need no system call, while packets come and for
+//   Options::patience after the last.
+// - Then it sleeps. A worker's next packet wakes it, a completion of a packet that still runs does
+//   so through the driver (daemon/completion_interrupt.h).
 #pragma once
 
 #include <atomic>
@@ -17,6 +22,7 @@
 #include <vector>
 
 #include "daemon/aql_ring.h"
+#include "daemon/completion_interrupt.h"
 #include "daemon/forwarded_stream.h"
 #include "daemon/mailbox.h"
 #include "daemon/packet_vetting.h"
@@ -77,6 +83,10 @@ class Forwarder {
   struct Options {
     std::chrono::nanoseconds spin;  ///< after the last progress, before it naps or sleeps
     std::chrono::nanoseconds nap;   ///< between looks while it waits for the GPU
+    /// After the last packet, before it leaves it to the driver to tell of completions.
+    std::chrono::nanoseconds patience = std::chrono::milliseconds(100);
+    /// The longest sleep while packets run, should the driver tell of a completion late or never.
+    std::chrono::nanoseconds longest_sleep = std::chrono::milliseconds(20);
   };
   /// Memory for signals of the forwarder's own, known to the GPU.
   struct OwnSignals {
@@ -98,8 +108,9 @@ class Forwarder {
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
 
-  /// Starts the thread. Without it, tests call turn() themselves.
-  void start();
+  /// Starts the thread. Without it, tests call turn() themselves. Without an interrupt it naps as
+  /// long as packets run.
+  void start(std::optional<CompletionInterrupt> interrupt = {});
   /// Ends the thread; for good.
   void stop();
 
@@ -157,7 +168,8 @@ class Forwarder {
   };
 
   void run();
-  void sleep_until_woken();
+  void sleep_until_woken(bool packets_run);
+  void interrupt_on_completions();
   bool forward(ForwardedWorker& worker, ForwardedLease& lease);
   bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
   static void arm(ForwardedWorker& worker, SignalUse use);
@@ -171,9 +183,10 @@ class Forwarder {
              std::function<void()> on_drained);
   bool advance_drains();
   void submit(Drain& drain);
-  [[nodiscard]] bool is_over(const Drain& drain) const;
+  [[nodiscard]] bool is_over(const Drain& drain);
   bool remove_detached();
   [[nodiscard]] bool waits_for_anything() const;
+  [[nodiscard]] bool waits_for_signals_only() const;
   [[nodiscard]] bool anything_new() const;
 
   const Options options_;
@@ -189,6 +202,8 @@ class Forwarder {
   std::vector<std::shared_ptr<ForwardedWorker>> workers_;
   std::vector<Drain> drains_;
   std::size_t detaching_ = 0;  ///< workers with on_detached
+  bool forwarded_ = false;     ///< packets, since run() last looked at the clock
+  std::optional<CompletionInterrupt> interrupt_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

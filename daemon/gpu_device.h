@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "daemon/aql_ring.h"
+#include "daemon/completion_interrupt.h"
 #include "daemon/topology.h"
 #include "ipc/cu_mask.h"
 #include "ipc/result.h"
@@ -105,9 +106,10 @@ class GpuDevice {
   /// Queue creations, destructions and mask changes that this process has asked of the driver.
   [[nodiscard]] virtual std::uint64_t queue_ioctls() const = 0;
 
-  /// `failed` is called at most once, on a thread of the device's and not after its end, when the
-  /// GPU was reset or has had a memory fault. Errc::device_failed.
-  virtual Result<void> watch(std::function<void(Error)> failed) = 0;
+  /// What signals carry to interrupt the host. And `failed` is called at most once, on a thread of
+  /// the device's and not after its end, when the GPU was reset or has had a memory fault. Once.
+  /// Errc::device_failed.
+  virtual Result<CompletionInterrupt> watch(std::function<void(Error)> failed) = 0;
 
  protected:
   GpuDevice() = default;

@@ -1,4 +1,5 @@
-// Waits for the driver's word that the GPU has failed: then nothing that eclipd has on it goes on.
+// Waits for the driver's word: that the GPU has failed, and then nothing that eclipd has on it goes
+// on; or that packets have completed whose signals were to interrupt the host.
 #pragma once
 
 #include <atomic>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <thread>
 
+#include "daemon/completion_interrupt.h"
 #include "ipc/result.h"
 
 namespace eclip::daemon {
@@ -22,14 +24,19 @@ class GpuWatch {
   GpuWatch(const GpuWatch&) = delete;
   GpuWatch& operator=(const GpuWatch&) = delete;
 
+  [[nodiscard]] CompletionInterrupt completion_interrupt() const;
+
  private:
   struct Events;
   explicit GpuWatch(std::function<void(Error)> failed);
   void wait();
+  void report_failure(int wait_status);
 
   std::function<void(Error)> failed_;
   std::atomic<bool> stopping_ = false;
   std::unique_ptr<Events> events_;
+  std::shared_ptr<std::atomic<std::uint32_t>> completions_ =
+      std::make_shared<std::atomic<std::uint32_t>>();
   std::thread thread_;
 };
 

@@ -212,11 +212,11 @@ std::uint64_t KfdDevice::queue_ioctls() const {
   return queue_ioctl_count.load(std::memory_order_relaxed);
 }
 
-Result<void> KfdDevice::watch(std::function<void(Error)> failed) {
+Result<CompletionInterrupt> KfdDevice::watch(std::function<void(Error)> failed) {
   auto watch = GpuWatch::start(topology_.node.value, std::move(failed));
   if (!watch) return tl::unexpected(watch.error());
   watch_ = std::move(*watch);
-  return {};
+  return watch_->completion_interrupt();
 }
 
 void KfdDevice::release(const GpuMemory::Place& place) {

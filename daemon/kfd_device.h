@@ -25,7 +25,7 @@ class KfdDevice final : public GpuDevice {
                                                       const CuMask& mask) override;
   Result<ClockSample> sample_clock() override;
   [[nodiscard]] std::uint64_t queue_ioctls() const override;
-  Result<void> watch(std::function<void(Error)> failed) override;
+  Result<CompletionInterrupt> watch(std::function<void(Error)> failed) override;
 
  private:
   KfdDevice() = default;

@@ -57,7 +57,7 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
     raw->mailbox_.post([raw, error] { raw->failure_ = error; });
   });
   if (!watched) return tl::unexpected(watched.error());
-  service->start_forwarder();
+  service->start_forwarder(std::move(*watched));
   return service;
 }
 
@@ -112,11 +112,14 @@ Result<void> Service::create_board(const std::vector<CuMask>& masks) {
   return {};
 }
 
-void Service::start_forwarder() {
+void Service::start_forwarder(CompletionInterrupt interrupt) {
   std::vector<AqlRing*> rings;
   for (auto& queue : queues_) rings.push_back(&queue->ring());
   forwarder_ = std::make_unique<Forwarder>(
-      Forwarder::Options{.spin = config_.forwarder.spin, .nap = config_.forwarder.nap}, rings,
+      Forwarder::Options{.spin = config_.forwarder.spin,
+                         .nap = config_.forwarder.nap,
+                         .patience = config_.forwarder.patience},
+      rings,
       Forwarder::OwnSignals{
           .slots = {reinterpret_cast<SignalSlot*>(own_signals_.host()), own_signal_count},
           .gpu_address = own_signals_.gpu_address()},
@@ -128,7 +131,7 @@ void Service::start_forwarder() {
       [this](WorkerId, LeaseId lease, LeaseEnd reason) {
         mailbox_.post([this, lease, reason] { lease_has_ended(lease, reason); });
       });
-  forwarder_->start();
+  forwarder_->start(std::move(interrupt));
 }
 
 Result<void> Service::calibrate_clock() {

@@ -110,7 +110,7 @@ class Service {
   explicit Service(Config config);
   Result<void> create_pool();
   Result<void> create_board(const std::vector<CuMask>& masks);
-  void start_forwarder();
+  void start_forwarder(CompletionInterrupt interrupt);
   Result<void> calibrate_clock();
   Result<Worker*> find(WorkerId worker);
   Result<LeaseTable::Terms> terms_of(const Client& client, const LeaseAcquire& request) const;

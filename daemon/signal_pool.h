@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "daemon/completion_interrupt.h"
 #include "ipc/worker_regions.h"
 
 namespace eclip::daemon {
@@ -25,6 +26,7 @@ class SignalPool {
     if (free_.empty()) return std::nullopt;
     const std::uint32_t signal = free_.back();
     free_.pop_back();
+    carry_nothing(slots_[signal]);
     slots_[signal].value.store(1, std::memory_order_relaxed);
     return signal;
   }
@@ -32,6 +34,9 @@ class SignalPool {
 
   [[nodiscard]] bool is_complete(std::uint32_t signal) const {
     return slots_[signal].value.load(std::memory_order_acquire) == 0;
+  }
+  void interrupt_on_completion(std::uint32_t signal, const CompletionInterrupt& interrupt) {
+    carry(slots_[signal], interrupt);
   }
   [[nodiscard]] const SignalSlot& slot(std::uint32_t signal) const { return slots_[signal]; }
   [[nodiscard]] std::uint64_t gpu_address(std::uint32_t signal) const {

@@ -24,8 +24,8 @@ namespace eclip {
 struct alignas(64) SignalSlot {
   std::int64_t kind;                ///< writer: eclipd, once
   std::atomic<std::int64_t> value;  ///< writers: eclipd (1), the GPU (0); readers: worker, GPU
-  std::uint64_t event_mailbox_ptr;  ///< writer: eclipd, once
-  std::uint32_t event_id;           ///< writer: eclipd, once
+  std::uint64_t event_mailbox_ptr;  ///< writer: eclipd (daemon/completion_interrupt.h)
+  std::uint32_t event_id;           ///< writer: eclipd
   std::uint32_t reserved1;
   std::uint64_t start_ts;  ///< writer: the GPU, in ticks of its clock counter
   std::uint64_t end_ts;    ///< writer: the GPU

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <new>
 
+#include "ipc/futex.h"
 #include "ipc/worker_regions.h"
 
 namespace eclip::test {
@@ -125,9 +126,12 @@ Result<daemon::ClockSample> FakeDevice::sample_clock() {
   return daemon::ClockSample{.gpu_ticks = now, .host = std::chrono::nanoseconds(now)};
 }
 
-Result<void> FakeDevice::watch(std::function<void(Error)> failed) {
+Result<daemon::CompletionInterrupt> FakeDevice::watch(std::function<void(Error)> failed) {
   failed_ = std::move(failed);
-  return {};
+  return daemon::CompletionInterrupt{
+      .event_mailbox_ptr = reinterpret_cast<std::uint64_t>(&mailbox_),
+      .event_id = 1,
+      .raised = interrupts_};
 }
 
 void FakeDevice::fail(const std::string& what) {
@@ -180,7 +184,10 @@ void FakeDevice::complete(const AqlPacket& packet) {
   auto& slot = *reinterpret_cast<SignalSlot*>(signal);
   slot.start_ts = now_ns();
   slot.end_ts = slot.start_ts + 1;
-  slot.value.store(0, std::memory_order_release);
+  slot.value.store(0);
+  if (__atomic_load_n(&slot.event_mailbox_ptr, __ATOMIC_ACQUIRE) == 0) return;
+  interrupts_->fetch_add(1);
+  futex_wake_all(*interrupts_);
 }
 
 }  // namespace eclip::test

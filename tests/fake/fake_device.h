@@ -1,6 +1,7 @@
 // A GPU of plain memory in this process, with the packet processor in the test's hands.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,7 +26,7 @@ class FakeDevice final : public daemon::GpuDevice {
                                                               const CuMask& mask) override;
   Result<daemon::ClockSample> sample_clock() override;
   [[nodiscard]] std::uint64_t queue_ioctls() const override { return queue_ioctls_; }
-  Result<void> watch(std::function<void(Error)> failed) override;
+  Result<daemon::CompletionInterrupt> watch(std::function<void(Error)> failed) override;
 
   /// Completes all packets that the doorbells have announced, in each queue's order, at once. Any
   /// thread, one at a time. Returns how many there were.
@@ -50,6 +51,9 @@ class FakeDevice final : public daemon::GpuDevice {
   std::uint64_t next_local_ = std::uint64_t{1} << 46;  // addresses of VRAM without memory
   std::uint64_t queue_ioctls_ = 0;
   std::function<void(Error)> failed_;
+  std::uint64_t mailbox_ = 0;
+  std::shared_ptr<std::atomic<std::uint32_t>> interrupts_ =
+      std::make_shared<std::atomic<std::uint32_t>>();
 };
 
 }  // namespace eclip::test

@@ -62,6 +62,7 @@ max_priority = "low"
 [forwarder]
 spin_us = 8
 nap_us = 9
+patience_ms = 21
 [probes]
 count_ioctls = true
 )",
@@ -77,6 +78,7 @@ count_ioctls = true
   EXPECT_EQ(config->workers.max_kernels, 7U);
   EXPECT_EQ(config->forwarder.spin, std::chrono::microseconds(8));
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
+  EXPECT_EQ(config->forwarder.patience, std::chrono::milliseconds(21));
   EXPECT_TRUE(config->probes.count_ioctls);
   EXPECT_EQ(config->leases.grace, std::chrono::milliseconds(10));
   EXPECT_EQ(config->leases.claim, std::chrono::milliseconds(11));

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 #include "daemon/forwarder.h"
+#include "ipc/futex.h"
 
 namespace eclip::daemon {
 
@@ -19,6 +21,9 @@ struct FakeQueue {
   std::uint64_t read_index = 0;
   std::uint64_t doorbell = UINT64_MAX;
   AqlRing ring{slots, write_index, read_index, doorbell};
+  /// Raised by completions whose signals carry an event.
+  std::shared_ptr<std::atomic<std::uint32_t>> interrupts =
+      std::make_shared<std::atomic<std::uint32_t>>();
 
   [[nodiscard]] std::uint64_t rung() const {
     return __atomic_load_n(&doorbell, __ATOMIC_ACQUIRE) + 1;
@@ -26,18 +31,28 @@ struct FakeQueue {
   /// Completes packet `number`, which ran from `start` to `end`: signals live at their host address
   /// here.
   void complete(std::uint64_t number, std::uint64_t start = 0, std::uint64_t end = 0) {
-    std::uint64_t address = 0;
-    std::memcpy(&address, &slots[number % ring_packets].body[13], sizeof address);
-    if (address == 0) return;
-    auto* signal = reinterpret_cast<SignalSlot*>(address);
+    SignalSlot* const signal = signal_of(number);
+    if (signal == nullptr) return;
     __atomic_store_n(&signal->start_ts, start, __ATOMIC_RELAXED);
     __atomic_store_n(&signal->end_ts, end, __ATOMIC_RELAXED);
     signal->value.store(0);
+    if (!interrupts_host(number)) return;
+    interrupts->fetch_add(1);
+    futex_wake_all(*interrupts);
   }
   /// Completes the next packet.
   void complete_one(std::uint64_t start = 0, std::uint64_t end = 0) {
     complete(read_index, start, end);
     __atomic_store_n(&read_index, read_index + 1, __ATOMIC_RELEASE);
+  }
+  /// The completion of packet `number`, which has a signal, does.
+  [[nodiscard]] bool interrupts_host(std::uint64_t number) const {
+    return __atomic_load_n(&signal_of(number)->event_mailbox_ptr, __ATOMIC_ACQUIRE) != 0;
+  }
+  [[nodiscard]] SignalSlot* signal_of(std::uint64_t number) const {
+    std::uint64_t address = 0;
+    std::memcpy(&address, &slots[number % ring_packets].body[13], sizeof address);
+    return reinterpret_cast<SignalSlot*>(address);
   }
   [[nodiscard]] bool waits_for_others(std::uint64_t number) const {
     return (slots[number % ring_packets].header.load() >> HSA_PACKET_HEADER_BARRIER & 1) != 0;

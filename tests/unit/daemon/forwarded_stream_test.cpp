@@ -136,6 +136,22 @@ TEST_F(SharedStream, OrderHoldsOverTheMomentWhenTheStreamBecomesShared) {
   EXPECT_EQ(queues_[1].rung(), 4U);
 }
 
+TEST_F(SharedStream, ALeaseDrainsThoughNothingIsSubmittedAfterTheMomentWhenTheStreamBecomesShared) {
+  bool carl_closed = false;
+  LeaseRingWriter carl_writer(open_lease(anna_, 4, 1, [&] { carl_closed = true; }));
+  settle();
+  carl_writer.push(dispatch());
+  settle();
+  open_lease(ben_, 5, 1);
+  settle();
+  forwarder_.close_lease(anna_.forwarded, LeaseId{4}, LeaseEnd::released, false);
+  settle();
+  EXPECT_FALSE(carl_closed);
+  queues_[1].complete_all();
+  settle();
+  EXPECT_TRUE(carl_closed);
+}
+
 TEST_F(SharedStream, WeightsShareTheRoomInTheQueue) {
   auto region =
       Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing), RegionWriter::both, 1);
