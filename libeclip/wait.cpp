@@ -143,7 +143,8 @@ int eclip_signal_destroy(eclip_context* context, uint32_t signal) {
 int eclip_is_complete(eclip_context* context, struct eclip_token token) {
   const eclip::SignalUse use{token.signal, token.generation};
   if (context == nullptr || token.signal >= eclip::WorkerState::signal_count) return 0;
-  if (!context->signals->is_complete(use)) return 0;
+  if (!context->signals->is_complete(use))
+    return eclip::guarded([&] { return context->check_alive(); });
   return context->signals->is_cancelled(use) ? -ECANCELED : 1;
 }
 

@@ -219,6 +219,7 @@ class Connection {
     return kernel;
   }
 
+  /// True too when it never will be: wait() then tells why.
   bool is_complete(Token token) const { return eclip_is_complete(context_.get(), token) != 0; }
   /// False when the timeout (host time) passed first.
   [[nodiscard]] bool wait(Token token, std::chrono::nanoseconds timeout) {

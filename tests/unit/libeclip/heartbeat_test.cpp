@@ -1,4 +1,4 @@
-// How a worker that only submits learns that eclipd is gone, and what that costs.
+// How a worker that only submits, or only polls, learns that eclipd is gone, and what that costs.
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -52,6 +52,16 @@ TEST_F(Heartbeat, AWorkerThatOnlySubmitsNoticesTheEndOfEclipd) {
   // 60 ms and a tick of the coarse clock; the rest is for a machine that is busy elsewhere.
   EXPECT_LT(noticed, std::chrono::seconds(2));
   RecordProperty("noticed_us", std::to_string(noticed / std::chrono::microseconds(1)));
+}
+
+TEST_F(Heartbeat, AWorkerThatOnlyPollsNoticesTheEndOfEclipd) {
+  const eclip_token token = submit(lease, with_signal(create_signal()));
+  EXPECT_EQ(eclip_is_complete(context, token), 0);
+  beat();
+  daemon.die();
+  int result = 0;
+  EXPECT_TRUE(eventually([&] { return (result = eclip_is_complete(context, token)) != 0; }));
+  EXPECT_EQ(result, -ECONNRESET);
 }
 
 TEST_F(Heartbeat, AStoppedEclipdIsNotADeadOne) {

@@ -233,6 +233,7 @@ TEST_F(Submit, FailsWithThePacketAtFaultOnceCutOff) {
   EXPECT_EQ(eclip_submit_dispatch(lease, &dispatch, nullptr), -EPROTO);
   EXPECT_THAT(eclip_last_error(), HasSubstr("packet 42 of lease 101 was refused (not found)"));
   EXPECT_EQ(written(), 0U);
+  EXPECT_EQ(eclip_is_complete(context, eclip_token{0, 1}), -EPROTO) << "it will never be";
 }
 
 TEST_F(Submit, SaysThatTheLeaseWasRevokedAndWhy) {
