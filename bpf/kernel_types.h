@@ -31,15 +31,28 @@ struct files_struct {
   struct fdtable* fdt;
 };
 
+typedef struct {
+  int counter;
+} atomic_t;
+
+struct signal_struct {
+  atomic_t live; /* threads that have not ended */
+};
+
 struct task_struct {
   int tgid;
   struct files_struct* files;
+  struct task_struct* group_leader;
+  struct signal_struct* signal;
+  __u64 start_boottime;
 };
 
 /* x86-64: system call arguments. */
 struct pt_regs {
   unsigned long si;
   unsigned long di;
+  unsigned long dx;
+  unsigned long orig_ax;
 };
 
 #pragma clang attribute pop

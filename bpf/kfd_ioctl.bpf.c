@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-// Counts the ioctls that each process makes on the KFD, by command number.
+// What the KFD's ioctls cost each process, by command, and the queues that each has.
 //
-// Attached to the entry of every system call, because kernels may refuse everything closer to the
-// driver; what is not an ioctl of the KFD's type leaves after a few instructions. 32-bit system
-// calls (int 0x80) are not seen.
+// Attached to the entry and exit of every system call, because kernels may refuse everything closer
+// to the driver; what is not an ioctl of the KFD's type leaves after a few instructions. 32-bit
+// system calls (int 0x80) are not seen. Queue ids are read from the process's own memory after the
+// driver has returned: good enough to count by, not to decide by.
 #include "kernel_types.h"
 //
 #include <linux/bpf.h>
@@ -17,6 +18,12 @@
 #define SYS_IOCTL 16
 #define KFD_IOC_TYPE 'K'
 
+enum { create_queue = 0x02, destroy_queue = 0x03, set_cu_mask = 0x1a };
+
+// Where the driver's structures have the queue's id.
+#define QUEUE_ID_OF_CREATE 52
+#define QUEUE_ID_OF_OTHERS 0
+
 // Set before load. A character device is recognised by its number, anything else that stands at
 // /dev/kfd by the file system that it is on.
 const volatile __u32 kfd_device = 0;
@@ -24,13 +31,38 @@ const volatile __u32 kfd_file_system = 0;
 
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, kfd_ioctl_max_keys);
-  __type(key, struct kfd_ioctl_key);
-  __type(value, __u64);
-} counts SEC(".maps");
+  __uint(max_entries, kfd_ioctl_max_costs);
+  __type(key, struct kfd_ioctl_cost_key);
+  __type(value, struct kfd_ioctl_cost);
+} costs SEC(".maps");
 
-// KFD ioctls that found `counts` full.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, kfd_ioctl_max_processes);
+  __type(key, struct kfd_ioctl_process);
+  __type(value, struct kfd_ioctl_queues);
+} queues SEC(".maps");
+
+// The ioctl that a thread is in.
+struct call {
+  __u64 start_ns;  // 0: in none
+  __u64 argument;
+  __u32 number;
+  __u32 reserved;
+};
+struct {
+  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct call);
+} calls SEC(".maps");
+
+// KFD ioctls that found a map full.
 __u64 uncounted = 0;
+
+// Too large for the stack of a program.
+static const struct kfd_ioctl_cost no_cost;
+static const struct kfd_ioctl_queues no_queues;
 
 static __always_inline int is_kfd(struct task_struct* task, unsigned long fd) {
   struct fdtable* table = task->files->fdt;
@@ -42,25 +74,138 @@ static __always_inline int is_kfd(struct task_struct* task, unsigned long fd) {
   return BPF_CORE_READ(inode, i_sb, s_dev) == kfd_file_system;
 }
 
+static __always_inline struct kfd_ioctl_process process_of(struct task_struct* task) {
+  const struct kfd_ioctl_process process = {
+      .start_ns = BPF_CORE_READ(task, group_leader, start_boottime), .tgid = task->tgid};
+  return process;
+}
+
+static __always_inline struct kfd_ioctl_cost* cost_of(const struct kfd_ioctl_cost_key* key) {
+  struct kfd_ioctl_cost* cost = bpf_map_lookup_elem(&costs, key);
+  if (cost != NULL) return cost;
+  bpf_map_update_elem(&costs, key, &no_cost, BPF_NOEXIST);
+  return bpf_map_lookup_elem(&costs, key);
+}
+
+static __always_inline __u32 bucket_of(__u64 ns) {
+  __u32 bucket = 0;
+  if (ns >> 32) return kfd_ioctl_buckets - 1;
+  if (ns >> 16) bucket += 16, ns >>= 16;
+  if (ns >> 8) bucket += 8, ns >>= 8;
+  if (ns >> 4) bucket += 4, ns >>= 4;
+  if (ns >> 2) bucket += 2, ns >>= 2;
+  if (ns >> 1) bucket += 1;
+  return bucket;
+}
+
+static __always_inline void account_queue(const struct kfd_ioctl_process* process,
+                                          const struct call* call) {
+  const __u32 number = call->number;
+  if (number != create_queue && number != destroy_queue && number != set_cu_mask) return;
+  __u32 queue = 0;
+  const __u64 place =
+      call->argument + (number == create_queue ? QUEUE_ID_OF_CREATE : QUEUE_ID_OF_OTHERS);
+  if (bpf_probe_read_user(&queue, sizeof(queue), (const void*)place) != 0) return;
+  const __u32 word = queue / 64;
+  if (word >= kfd_ioctl_queue_words) return;
+  struct kfd_ioctl_queues* of_process = bpf_map_lookup_elem(&queues, process);
+  if (of_process == NULL) {
+    bpf_map_update_elem(&queues, process, &no_queues, BPF_NOEXIST);
+    of_process = bpf_map_lookup_elem(&queues, process);
+  }
+  if (of_process == NULL) {
+    __sync_fetch_and_add(&uncounted, 1);
+    return;
+  }
+  const __u64 bit = 1ULL << (queue % 64);
+  if (number == set_cu_mask) {
+    __sync_fetch_and_or(&of_process->masked[word], bit);
+    return;
+  }
+  // A queue begins without a mask.
+  __sync_fetch_and_and(&of_process->masked[word], ~bit);
+  if (number == create_queue)
+    __sync_fetch_and_or(&of_process->alive[word], bit);
+  else
+    __sync_fetch_and_and(&of_process->alive[word], ~bit);
+}
+
 SEC("tp_btf/sys_enter")
-int BPF_PROG(count_kfd_ioctl, struct pt_regs* regs, long id) {
+int BPF_PROG(kfd_ioctl_begins, struct pt_regs* regs, long id) {
   if (id != SYS_IOCTL) return 0;
   const unsigned long command = regs->si;
   if ((command >> 8 & 0xff) != KFD_IOC_TYPE) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
   if (!is_kfd(task, regs->di)) return 0;
-
-  const struct kfd_ioctl_key key = {.tgid = task->tgid, .number = command & 0xff};
-  __u64* count = bpf_map_lookup_elem(&counts, &key);
-  if (count == NULL) {
-    const __u64 zero = 0;
-    bpf_map_update_elem(&counts, &key, &zero, BPF_NOEXIST);
-    count = bpf_map_lookup_elem(&counts, &key);
-  }
-  if (count == NULL)
+  struct call* call = bpf_task_storage_get(&calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+  if (call == NULL) {
     __sync_fetch_and_add(&uncounted, 1);
-  else
-    __sync_fetch_and_add(count, 1);
+    return 0;
+  }
+  call->argument = regs->dx;
+  call->number = command & 0xff;
+  if (call->number >= kfd_ioctl_commands) call->number = kfd_ioctl_commands - 1;
+  call->start_ns = bpf_ktime_get_ns();
+  return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(kfd_ioctl_ends, struct pt_regs* regs, long result) {
+  if (regs->orig_ax != SYS_IOCTL) return 0;
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct call* call = bpf_task_storage_get(&calls, task, NULL, 0);
+  if (call == NULL || call->start_ns == 0) return 0;
+  const __u64 took_ns = bpf_ktime_get_ns() - call->start_ns;
+  call->start_ns = 0;
+
+  const struct kfd_ioctl_cost_key key = {.process = process_of(task), .number = call->number};
+  struct kfd_ioctl_cost* cost = cost_of(&key);
+  if (cost == NULL) {
+    __sync_fetch_and_add(&uncounted, 1);
+    return 0;
+  }
+  __sync_fetch_and_add(&cost->count, 1);
+  if (result < 0) __sync_fetch_and_add(&cost->errors, 1);
+  __sync_fetch_and_add(&cost->total_ns, took_ns);
+  // Of two threads at once the shorter may win: then it was the longest but one.
+  if (took_ns > cost->max_ns) cost->max_ns = took_ns;
+  __sync_fetch_and_add(&cost->buckets[bucket_of(took_ns) & (kfd_ioctl_buckets - 1)], 1);
+  if (result >= 0) account_queue(&key.process, call);
+  return 0;
+}
+
+// What a process leaves behind goes to the entry of all that have ended.
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(kfd_process_ends, struct task_struct* task) {
+  if (BPF_CORE_READ(task, signal, live.counter) != 0) return 0;
+  struct kfd_ioctl_cost_key key = {.process = process_of(task)};
+  bpf_map_delete_elem(&queues, &key.process);
+  for (__u32 number = 0; number < kfd_ioctl_commands; ++number) {
+    key.number = number;
+    const struct kfd_ioctl_cost* cost = bpf_map_lookup_elem(&costs, &key);
+    if (cost == NULL) continue;
+    const struct kfd_ioctl_cost_key ended_key = {.number = number};
+    struct kfd_ioctl_cost* ended = cost_of(&ended_key);
+    if (ended == NULL) {
+      __sync_fetch_and_add(&uncounted, cost->count);
+    } else {
+      __sync_fetch_and_add(&ended->count, cost->count);
+      __sync_fetch_and_add(&ended->errors, cost->errors);
+      __sync_fetch_and_add(&ended->total_ns, cost->total_ns);
+      if (cost->max_ns > ended->max_ns) ended->max_ns = cost->max_ns;
+      for (int bucket = 0; bucket < kfd_ioctl_buckets; ++bucket)
+        __sync_fetch_and_add(&ended->buckets[bucket], cost->buckets[bucket]);
+    }
+    bpf_map_delete_elem(&costs, &key);
+  }
+  return 0;
+}
+
+// The driver destroys a process's queues with the memory that it replaces.
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(kfd_process_executes, struct task_struct* task) {
+  const struct kfd_ioctl_process process = process_of(task);
+  bpf_map_delete_elem(&queues, &process);
   return 0;
 }
 

@@ -14,6 +14,7 @@ find_package(hsakmt REQUIRED CONFIG)
 pkg_check_modules(DRM_AMDGPU REQUIRED IMPORTED_TARGET libdrm_amdgpu)
 pkg_check_modules(CAP REQUIRED IMPORTED_TARGET libcap)
 pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(NCURSES REQUIRED IMPORTED_TARGET ncurses)
 pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf>=1.1)
 find_program(ECLIP_CLANG clang REQUIRED)  # g++ does not compile for the BPF machine
 find_program(ECLIP_BPFTOOL bpftool PATHS /usr/sbin REQUIRED)

@@ -224,7 +224,7 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
   forwarder.read("patience_ms", 0, 60'000,
                  [&](auto n) { config.forwarder.patience = std::chrono::milliseconds(n); });
   TableReader probes(root, "probes", source);
-  probes.read("count_ioctls", config.probes.count_ioctls);
+  probes.read("measure_ioctls", config.probes.measure_ioctls);
 
   for (auto* table : {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &probes})
     if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());

@@ -63,7 +63,7 @@ struct Config {
     std::chrono::milliseconds patience{100};
   } forwarder;
   struct {
-    bool count_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry
+    bool measure_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry
   } probes;
 };
 

@@ -330,6 +330,18 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::list_leases:
       answer_list(connection, sequence, MessageType::lease_record, service_.leases());
       return std::nullopt;
+    case MessageType::list_ioctls: {
+      const auto ioctls = service_.ioctls();
+      if (!ioctls) return tl::unexpected(ioctls.error());
+      answer_list(connection, sequence, MessageType::ioctl_record, *ioctls);
+      return std::nullopt;
+    }
+    case MessageType::list_kfd_processes: {
+      const auto processes = service_.kfd_processes();
+      if (!processes) return tl::unexpected(processes.error());
+      answer_list(connection, sequence, MessageType::kfd_process_record, *processes);
+      return std::nullopt;
+    }
     default:
       return fail(Errc::malformed, "message type " +
                                        std::to_string(static_cast<unsigned>(message.header.type)) +

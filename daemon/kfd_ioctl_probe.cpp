@@ -5,8 +5,14 @@
 #include <sys/sysmacros.h>
 
 #include <kfd_ioctl.skel.h>
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
+#include <numeric>
+#include <set>
+#include <string>
 
 #include "bpf/kfd_ioctl.h"
 
@@ -16,6 +22,32 @@ namespace {
 /// A dev_t as the kernel keeps it.
 std::uint32_t kernel_device(dev_t device) {
   return major(device) << 20 | minor(device);
+}
+
+std::uint32_t bits_of(const __u64 (&words)[kfd_ioctl_queue_words]) {
+  return static_cast<std::uint32_t>(
+      std::accumulate(std::begin(words), std::end(words), 0,
+                      [](int sum, __u64 word) { return sum + std::popcount(word); }));
+}
+
+/// Calls `use` with each key and value of a map. What comes or goes meanwhile may be left out.
+template <class Key, class Value, class Use>
+Result<void> for_each(const bpf_map* map, Use use) {
+  const int fd = bpf_map__fd(map);
+  Key key{};
+  const Key* previous = nullptr;
+  // A key that was deleted starts the walk anew: each is used once.
+  std::set<std::string> seen;
+  while (bpf_map_get_next_key(fd, previous, &key) == 0) {
+    previous = &key;
+    if (!seen.emplace(reinterpret_cast<const char*>(&key), sizeof key).second) continue;
+    Value value{};
+    if (bpf_map_lookup_elem(fd, &key, &value) == 0)
+      use(key, value);
+    else if (errno != ENOENT)
+      return fail_errno(errno, "read what the ioctl probe has counted");
+  }
+  return {};
 }
 
 int silent(libbpf_print_level, const char*, va_list) {
@@ -41,25 +73,53 @@ Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
   int error = kfd_ioctl_bpf__load(probe.skeleton_.get());
   if (error == 0) error = kfd_ioctl_bpf__attach(probe.skeleton_.get());
   if (error != 0)
-    return fail(Errc::unsupported,
-                "KFD ioctls are not counted: this kernel refuses the probe (" +
-                    std::generic_category().message(-error) +
-                    "); it needs BTF, tp_btf programs (Linux 5.5) and CAP_BPF with CAP_PERFMON");
+    return fail(Errc::unsupported, "KFD ioctls are not measured: this kernel refuses the probe (" +
+                                       std::generic_category().message(-error) +
+                                       "); it needs BTF, task storage for tracing programs (Linux "
+                                       "5.12) and CAP_BPF with CAP_PERFMON");
   return probe;
 }
 
+Result<std::vector<KfdIoctlCost>> KfdIoctlProbe::costs() const {
+  std::vector<KfdIoctlCost> costs;
+  auto read = for_each<kfd_ioctl_cost_key, kfd_ioctl_cost>(
+      skeleton_->maps.costs, [&](const kfd_ioctl_cost_key& key, const kfd_ioctl_cost& cost) {
+        KfdIoctlCost& each =
+            costs.emplace_back(KfdIoctlCost{.pid = static_cast<pid_t>(key.process.tgid),
+                                            .number = key.number,
+                                            .count = cost.count,
+                                            .errors = cost.errors,
+                                            .total_ns = cost.total_ns,
+                                            .max_ns = cost.max_ns,
+                                            .buckets = {}});
+        static_assert(std::tuple_size_v<decltype(each.buckets)> == kfd_ioctl_buckets);
+        std::copy_n(cost.buckets, kfd_ioctl_buckets, each.buckets.begin());
+      });
+  if (!read) return tl::unexpected(read.error());
+  return costs;
+}
+
+Result<std::vector<KfdQueues>> KfdIoctlProbe::queues() const {
+  std::vector<KfdQueues> queues;
+  auto read = for_each<kfd_ioctl_process, kfd_ioctl_queues>(
+      skeleton_->maps.queues, [&](const kfd_ioctl_process& key, const kfd_ioctl_queues& of) {
+        queues.push_back({.pid = static_cast<pid_t>(key.tgid),
+                          .alive = bits_of(of.alive),
+                          .masked = bits_of(of.masked)});
+      });
+  if (!read) return tl::unexpected(read.error());
+  return queues;
+}
+
+std::uint64_t KfdIoctlProbe::uncounted() const {
+  return __atomic_load_n(&skeleton_->bss->uncounted, __ATOMIC_RELAXED);
+}
+
 Result<std::uint64_t> KfdIoctlProbe::total() const {
-  std::uint64_t sum = skeleton_->bss->uncounted;
-  const int map = bpf_map__fd(skeleton_->maps.counts);
-  kfd_ioctl_key key{};
-  const kfd_ioctl_key* previous = nullptr;
-  while (bpf_map_get_next_key(map, previous, &key) == 0) {
-    std::uint64_t count = 0;
-    if (bpf_map_lookup_elem(map, &key, &count) != 0)
-      return fail_errno(errno, "read the ioctl probe's counts");
-    sum += count;
-    previous = &key;
-  }
+  const auto all = costs();
+  if (!all) return tl::unexpected(all.error());
+  std::uint64_t sum = uncounted();
+  for (const auto& cost : *all) sum += cost.count;
   return sum;
 }
 

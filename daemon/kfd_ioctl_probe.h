@@ -1,8 +1,13 @@
-// Counts KFD ioctls as the operating system's kernel sees them (bpf/kfd_ioctl.bpf.c).
+// What KFD ioctls cost all processes, as the operating system's kernel sees it
+// (bpf/kfd_ioctl.bpf.c).
 #pragma once
 
+#include <sys/types.h>
+
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "ipc/result.h"
 
@@ -10,13 +15,36 @@ struct kfd_ioctl_bpf;
 
 namespace eclip::daemon {
 
+/// One command of one process, since the probe was attached. Host time.
+struct KfdIoctlCost {
+  pid_t pid;             ///< 0: all processes that have ended
+  std::uint32_t number;  ///< _IOC_NR of the command
+  std::uint64_t count;
+  std::uint64_t errors;
+  std::uint64_t total_ns;
+  std::uint64_t max_ns;
+  std::array<std::uint64_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
+};
+
+/// The queues that a process has created since, as its own memory tells.
+struct KfdQueues {
+  pid_t pid;
+  std::uint32_t alive;
+  std::uint32_t masked;  ///< of these have had a CU mask set
+};
+
 /// Attached while it lives.
 class KfdIoctlProbe {
  public:
   /// Errc::unsupported says what the kernel or the user's privileges lack.
   static Result<KfdIoctlProbe> attach();
 
-  /// KFD ioctls of all processes since attach, 64-bit system calls only. Errors: the system's.
+  // 64-bit system calls only. Errors: the system's.
+  [[nodiscard]] Result<std::vector<KfdIoctlCost>> costs() const;
+  [[nodiscard]] Result<std::vector<KfdQueues>> queues() const;
+  /// Ioctls that were not accounted, because there were too many processes.
+  [[nodiscard]] std::uint64_t uncounted() const;
+  /// KFD ioctls of all processes.
   [[nodiscard]] Result<std::uint64_t> total() const;
 
  private:

@@ -81,7 +81,7 @@ ServingEnd serve(const Config& config, int listening_fd, const std::function<voi
   if (!signal_fd)
     return say(Error{std::error_code(errno, std::generic_category()), "create a signalfd"},
                ServingEnd::failed);
-  const SandboxNeeds needs{.bpf = config.probes.count_ioctls};
+  const SandboxNeeds needs{.bpf = config.probes.measure_ioctls};
   if (config.daemon.sandbox)
     if (auto dropped = drop_capabilities(needs); !dropped)
       return say(dropped.error(), ServingEnd::failed);

@@ -33,7 +33,10 @@ Service::Service(Config config)
         const std::uint64_t one = 1;
         // Only a full counter can refuse, and then the fd is readable already.
         [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
-      }) {}
+      }),
+      ioctl_probe_(fail(Errc::unsupported,
+                        "eclipd does not measure KFD ioctls; set probes.measure_ioctls = true in "
+                        "its configuration and restart it")) {}
 
 Service::~Service() {
   forwarder_.reset();
@@ -46,11 +49,9 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
   if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
   service->device_ = std::move(device);
   service->power_.emplace(service->device_->topology().render_minor);
-  if (config.probes.count_ioctls) {
-    if (auto probe = KfdIoctlProbe::attach())
-      service->ioctl_probe_.emplace(std::move(*probe));
-    else
-      spdlog::warn("{}", probe.error().message());
+  if (config.probes.measure_ioctls) {
+    service->ioctl_probe_ = KfdIoctlProbe::attach();
+    if (!service->ioctl_probe_) spdlog::warn("{}", service->ioctl_probe_.error().message());
   }
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
   auto watched = service->device_->watch([raw = service.get()](const Error& error) {

@@ -84,6 +84,9 @@ class Service {
   [[nodiscard]] std::vector<StreamRecord> streams() const;
   [[nodiscard]] std::vector<ClientRecord> clients();
   [[nodiscard]] std::vector<LeaseRecord> leases() const;
+  // Errc::unsupported says why nothing is measured.
+  [[nodiscard]] Result<std::vector<IoctlRecord>> ioctls() const;
+  [[nodiscard]] Result<std::vector<KfdProcessRecord>> kfd_processes() const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -135,7 +138,7 @@ class Service {
   Mailbox mailbox_;
   std::unique_ptr<GpuDevice> device_;  // outlives all that came from it
   std::optional<PowerMeter> power_;
-  std::optional<KfdIoctlProbe> ioctl_probe_;  ///< none: not wanted, or the kernel refuses it
+  Result<KfdIoctlProbe> ioctl_probe_;  ///< the error: why there is none
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;

@@ -1,9 +1,14 @@
 // Service: what it reports to eclipctl.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <map>
+#include <string>
 
 #include "daemon/service.h"
+#include "ipc/printable.h"
 
 namespace eclip::daemon {
 namespace {
@@ -12,6 +17,22 @@ std::uint64_t milliseconds_since(std::chrono::steady_clock::time_point since) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                         std::chrono::steady_clock::now() - since)
                                         .count());
+}
+
+/// A process's own figures; "" and 0 when it is gone.
+struct ProcessFacts {
+  std::string command;
+  uid_t uid = 0;
+};
+ProcessFacts facts_of(pid_t pid) {
+  const std::string directory = "/proc/" + std::to_string(pid);
+  ProcessFacts facts;
+  std::ifstream comm(directory + "/comm");
+  std::getline(comm, facts.command);
+  facts.command = printable(facts.command);
+  struct stat status {};
+  if (::stat(directory.c_str(), &status) == 0) facts.uid = status.st_uid;
+  return facts;
 }
 
 }  // namespace
@@ -117,6 +138,63 @@ std::vector<LeaseRecord> Service::leases() const {
           std::max(std::chrono::ceil<std::chrono::milliseconds>(*lease.deadline - now),
                    std::chrono::milliseconds(1))
               .count());
+    records.push_back(record);
+  }
+  return records;
+}
+
+Result<std::vector<IoctlRecord>> Service::ioctls() const {
+  if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
+  const auto costs = ioctl_probe_->costs();
+  if (!costs) return tl::unexpected(costs.error());
+  std::vector<IoctlRecord> records;
+  for (const auto& cost : *costs) {
+    IoctlRecord record{};
+    record.pid = static_cast<std::uint32_t>(cost.pid);
+    record.number = cost.number;
+    record.count = cost.count;
+    record.errors = cost.errors;
+    record.total_ns = cost.total_ns;
+    record.max_ns = cost.max_ns;
+    std::transform(cost.buckets.begin(), cost.buckets.end(), record.buckets.begin(),
+                   [](std::uint64_t count) {
+                     return static_cast<std::uint32_t>(std::min<std::uint64_t>(count, UINT32_MAX));
+                   });
+    if (cost.pid != 0) record.command.assign(facts_of(cost.pid).command);
+    records.push_back(record);
+  }
+  return records;
+}
+
+Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
+  if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
+  const auto costs = ioctl_probe_->costs();
+  if (!costs) return tl::unexpected(costs.error());
+  const auto queues = ioctl_probe_->queues();
+  if (!queues) return tl::unexpected(queues.error());
+  std::map<pid_t, KfdProcessRecord> by_pid;
+  for (const auto& cost : *costs) {
+    if (cost.pid == 0) continue;
+    KfdProcessRecord& record = by_pid[cost.pid];
+    record.ioctls += cost.count;
+    record.errors += cost.errors;
+    record.total_ns += cost.total_ns;
+  }
+  for (const auto& of : *queues) {
+    by_pid[of.pid].queues = of.alive;
+    by_pid[of.pid].masked_queues = of.masked;
+  }
+  std::vector<KfdProcessRecord> records;
+  for (auto& [pid, record] : by_pid) {
+    const ProcessFacts facts = facts_of(pid);
+    record.pid = static_cast<std::uint32_t>(pid);
+    record.uid = facts.uid;
+    record.command.assign(facts.command);
+    if (pid == ::getpid())
+      record.role = KfdProcessRecord::eclipd;
+    else if (std::any_of(clients_.begin(), clients_.end(),
+                         [pid = pid](const auto& each) { return each.second.pid == pid; }))
+      record.role = KfdProcessRecord::worker;
     records.push_back(record);
   }
   return records;

@@ -29,6 +29,8 @@ enum class MessageType : std::uint16_t {
   list_leases = 11,
   lease_claim = 12,
   lease_revoke = 13,
+  list_ioctls = 14,
+  list_kfd_processes = 15,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -41,12 +43,14 @@ enum class MessageType : std::uint16_t {
   lease_record = 108,
   end = 109,
   lease_queued = 110,
+  ioctl_record = 111,
+  kfd_process_record = 112,
 };
 
 struct MessageHeader {
   static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
   static constexpr std::uint16_t protocol_major = 2;           ///< other majors are refused
-  static constexpr std::uint16_t protocol_minor = 0;
+  static constexpr std::uint16_t protocol_minor = 1;
 
   std::uint32_t magic;
   std::uint16_t major;
@@ -229,6 +233,34 @@ struct LeaseRecord {
   std::uint64_t device_us;    ///< device time that they kept the stream busy
   std::uint64_t held_ms;      ///< or has been queued
   std::uint64_t deadline_ms;  ///< until the state ends by itself (LeaseSlot::deadline_ns); 0: never
+};
+
+/// What one KFD command has cost one process since eclipd's start, in host time. list_ioctls and
+/// list_kfd_processes: Errc::unsupported, with the reason, when eclipd does not measure.
+struct IoctlRecord {
+  std::uint32_t pid;     ///< 0: all processes that have ended
+  std::uint32_t number;  ///< _IOC_NR of the command
+  std::uint64_t count;
+  std::uint64_t errors;
+  std::uint64_t total_ns;
+  std::uint64_t max_ns;
+  std::array<std::uint32_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
+  Text<32> command;                       ///< /proc/PID/comm
+};
+
+/// A process that has made KFD ioctls and has not ended.
+struct KfdProcessRecord {
+  enum Role : std::uint32_t { other = 0, eclipd = 1, worker = 2 };
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint32_t role;
+  std::uint32_t queues;         ///< created since eclipd's start and alive
+  std::uint32_t masked_queues;  ///< of these with a CU mask
+  std::uint32_t reserved;
+  std::uint64_t ioctls;
+  std::uint64_t errors;
+  std::uint64_t total_ns;  ///< in ioctls, host time
+  Text<32> command;
 };
 
 /// A message of the given type and payload.

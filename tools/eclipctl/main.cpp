@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "eclip/eclip.h"
+#include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
+#include "tools/eclipctl/top.h"
 #include "tools/eclipctl/views.h"
 
 namespace eclip::ctl {
@@ -62,6 +64,42 @@ int revoke(const Options& options, std::uint64_t lease, std::optional<std::uint3
   return exit_ok;
 }
 
+int show_ioctls(const Options& options, std::optional<std::uint32_t> pid) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  auto records = connection->ioctls();
+  if (!records) return complain(records.error(), options);
+  const auto status = connection->status();
+  if (!status) return complain(status.error(), options);
+  const IoctlReport report{
+      .records = std::move(*records), .pid = pid, .dispatches = status->packets_forwarded};
+  if (options.json)
+    print_json(to_json(report));
+  else
+    fmt::print("{}", to_text(report));
+  return exit_ok;
+}
+
+int show_ioctl_top(const Options& options, const TopOptions& top) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  using Clock = std::chrono::steady_clock;
+  auto before = connection->kfd_processes();
+  if (!before) return complain(before.error(), options);
+  auto then = Clock::now();
+  const auto shown =
+      show_repeatedly(top, "KFD ioctls by process; q ends", [&]() -> Result<std::string> {
+        auto now = connection->kfd_processes();
+        if (!now) return tl::unexpected(now.error());
+        const auto at = Clock::now();
+        const IoctlTop sample{
+            .before = std::move(*before), .now = *now, .interval = at - std::exchange(then, at)};
+        before = std::move(now);
+        return options.json ? to_json(sample).dump() + "\n" : to_text(sample);
+      });
+  return shown ? exit_ok : complain(shown.error(), options);
+}
+
 /// eclipctl's version, and eclipd's when it runs; its absence is no failure here.
 int show_version(const Options& options) {
   Result<StatusReply> status = fail(Errc::gone, "");
@@ -114,6 +152,25 @@ int run(int argc, char** argv) {
                    "Milliseconds that its worker has to finish; default: leases.grace_ms")
       ->type_name("MS")
       ->check(CLI::Range(0U, 86'400'000U));
+  CLI::App* ioctls = app.add_subcommand(
+      "ioctl", "What KFD ioctls cost, of all processes (probes.measure_ioctls of eclipd)");
+  ioctls->require_subcommand(1);
+  ioctls->fallthrough();
+  CLI::App* ioctl_show = ioctls->add_subcommand("show", "Counts, errors and times by command");
+  ioctl_show->fallthrough();
+  std::optional<std::uint32_t> pid;
+  ioctl_show->add_option("--pid", pid, "Of this process only")->type_name("PID");
+  CLI::App* ioctl_top = ioctls->add_subcommand("top", "Who makes them, again and again");
+  ioctl_top->fallthrough();
+  double interval = 1;
+  std::optional<unsigned> count;
+  ioctl_top->add_option("--interval", interval, "Seconds between two screens")
+      ->type_name("S")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  ioctl_top->add_option("--count", count, "Screens, then the end; default: until q or Ctrl-C")
+      ->type_name("N")
+      ->check(CLI::Range(1U, 1'000'000U));
   CLI::App* version = app.add_subcommand("version", "Versions of eclipctl and eclipd");
   status->fallthrough();
   version->fallthrough();
@@ -130,6 +187,10 @@ int run(int argc, char** argv) {
   if (streams->parsed()) return show(options, &DaemonConnection::streams);
   if (clients->parsed()) return show(options, &DaemonConnection::clients);
   if (leases->parsed()) return show(options, &DaemonConnection::leases);
+  if (ioctl_show->parsed()) return show_ioctls(options, pid);
+  if (ioctl_top->parsed())
+    return show_ioctl_top(options,
+                          {.interval = std::chrono::duration<double>(interval), .count = count});
   if (take_back->parsed()) return revoke(options, lease, grace_ms);
   return show_version(options);
 }

@@ -58,6 +58,12 @@ Result<std::vector<ClientRecord>> DaemonConnection::clients() {
 Result<std::vector<LeaseRecord>> DaemonConnection::leases() {
   return list<LeaseRecord>(MessageType::list_leases, MessageType::lease_record);
 }
+Result<std::vector<IoctlRecord>> DaemonConnection::ioctls() {
+  return list<IoctlRecord>(MessageType::list_ioctls, MessageType::ioctl_record);
+}
+Result<std::vector<KfdProcessRecord>> DaemonConnection::kfd_processes() {
+  return list<KfdProcessRecord>(MessageType::list_kfd_processes, MessageType::kfd_process_record);
+}
 
 Result<void> DaemonConnection::revoke(std::uint64_t lease,
                                       std::optional<std::chrono::milliseconds> grace) {

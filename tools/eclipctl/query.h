@@ -21,6 +21,9 @@ class DaemonConnection {
   Result<std::vector<StreamRecord>> streams();
   Result<std::vector<ClientRecord>> clients();
   Result<std::vector<LeaseRecord>> leases();
+  // Errc::unsupported, with the reason, when eclipd does not measure ioctls.
+  Result<std::vector<IoctlRecord>> ioctls();
+  Result<std::vector<KfdProcessRecord>> kfd_processes();
   /// Takes a lease back; without `grace`, with eclipd's configured one. What eclipd refuses is an
   /// error.
   Result<void> revoke(std::uint64_t lease, std::optional<std::chrono::milliseconds> grace);

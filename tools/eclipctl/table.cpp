@@ -37,6 +37,15 @@ std::string format_duration(std::chrono::milliseconds duration) {
   return fmt::format("{}d {}h", seconds / 86400, seconds / 3600 % 24);
 }
 
+std::string format_ns(std::uint64_t ns) {
+  if (ns < 1000) return fmt::format("{} ns", ns);
+  constexpr std::array units{"us", "ms", "s"};
+  double value = static_cast<double>(ns) / 1000;
+  std::size_t unit = 0;
+  for (; value >= 999.5 && unit + 1 < units.size(); ++unit) value /= 1000;
+  return fmt::format("{:.3g} {}", value, units[unit]);
+}
+
 std::string format_bytes(std::uint64_t bytes) {
   if (bytes < 1024) return fmt::format("{} B", bytes);
   constexpr std::array units{"KiB", "MiB", "GiB", "TiB"};

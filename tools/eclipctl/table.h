@@ -31,6 +31,8 @@ class Table {
 
 /// The two largest units: "3d 4h", "2h 5m", "4m 12s"; below a minute "12.3s".
 std::string format_duration(std::chrono::milliseconds duration);
+/// "850 ns", "12.3 us", "4.56 ms", "7.89 s".
+std::string format_ns(std::uint64_t ns);
 /// "512 B", "1.5 KiB", "3.2 GiB".
 std::string format_bytes(std::uint64_t bytes);
 

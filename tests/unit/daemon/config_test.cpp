@@ -64,7 +64,7 @@ spin_us = 8
 nap_us = 9
 patience_ms = 21
 [probes]
-count_ioctls = true
+measure_ioctls = true
 )",
                                    "test.toml");
   ASSERT_TRUE(config) << config.error().message();
@@ -79,7 +79,7 @@ count_ioctls = true
   EXPECT_EQ(config->forwarder.spin, std::chrono::microseconds(8));
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
   EXPECT_EQ(config->forwarder.patience, std::chrono::milliseconds(21));
-  EXPECT_TRUE(config->probes.count_ioctls);
+  EXPECT_TRUE(config->probes.measure_ioctls);
   EXPECT_EQ(config->leases.grace, std::chrono::milliseconds(10));
   EXPECT_EQ(config->leases.claim, std::chrono::milliseconds(11));
   EXPECT_TRUE(config->leases.preempt);
@@ -115,7 +115,7 @@ TEST(Config, AWrongTypeOrRangeIsNamed) {
   EXPECT_THAT(error_of("[workers]\nmax_workers = 0\n"), HasSubstr("from 1 to 120"));
   EXPECT_THAT(error_of("[workers]\nmax_workers = 1.5\n"), HasSubstr("integer"));
   EXPECT_THAT(error_of("[pool]\nstreams = \"0:0-3\"\n"), HasSubstr("array of strings"));
-  EXPECT_THAT(error_of("[probes]\ncount_ioctls = 1\n"), HasSubstr("true or false"));
+  EXPECT_THAT(error_of("[probes]\nmeasure_ioctls = 1\n"), HasSubstr("true or false"));
   EXPECT_THAT(error_of("[pool]\nstreams = []\n"), HasSubstr("empty"));
   EXPECT_THAT(error_of("[pool]\nlayout = \"tree\"\nstreams = [\"0:1\"]\n"), HasSubstr("exclude"));
 }

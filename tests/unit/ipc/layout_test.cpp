@@ -82,6 +82,8 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(StreamRecord), 192U) << bump;
   EXPECT_EQ(sizeof(ClientRecord), 168U) << bump;
   EXPECT_EQ(sizeof(LeaseRecord), 80U) << bump;
+  EXPECT_EQ(sizeof(IoctlRecord), 200U) << bump;
+  EXPECT_EQ(sizeof(KfdProcessRecord), 80U) << bump;
 }
 
 TEST(Messages, AnErrorSurvivesTheJourneyAndLongTextIsCut) {

@@ -3,6 +3,7 @@
 
 #include "ipc/printable.h"
 #include "tests/unit/libeclip/worker.h"
+#include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
 #include "tools/eclipctl/table.h"
 #include "tools/eclipctl/views.h"
@@ -22,6 +23,10 @@ TEST(Format, DurationsAndBytes) {
   EXPECT_EQ(ctl::format_bytes(512), "512 B");
   EXPECT_EQ(ctl::format_bytes(1536), "1.5 KiB");
   EXPECT_EQ(ctl::format_bytes((1U << 20U) - 1), "1.0 MiB");
+  EXPECT_EQ(ctl::format_ns(850), "850 ns");
+  EXPECT_EQ(ctl::format_ns(12'345), "12.3 us");
+  EXPECT_EQ(ctl::format_ns(999'700), "1 ms");
+  EXPECT_EQ(ctl::format_ns(7'890'000'000), "7.89 s");
   EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?");
 }
 
@@ -33,6 +38,59 @@ TEST(Format, TablesAlignTheirColumns) {
             "   ID  NAME        N\n"
             "    7  long name   1\n"
             "12345  -          22\n");
+}
+
+IoctlRecord mask_changes(std::uint32_t pid, unsigned bucket, std::uint32_t count) {
+  IoctlRecord record{};
+  record.pid = pid;
+  record.number = 0x1a;
+  record.count = count;
+  record.total_ns = std::uint64_t{count} << bucket;
+  record.max_ns = std::uint64_t{1} << bucket;
+  record.buckets.at(bucket) = count;
+  return record;
+}
+
+TEST(IoctlReport, AddsProcessesUpAndNamesQuantiles) {
+  ctl::IoctlReport report{
+      .records = {mask_changes(7, 10, 98), mask_changes(8, 20, 2)}, .pid = {}, .dispatches = 1000};
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("SET_CU_MASK    100       0  2.2 ms  22 us"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("2.05 us  1.05 ms  1.05 ms"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("1.02 us ..  2.05 us         98 ****"));
+  EXPECT_THAT(ctl::to_text(report),
+              HasSubstr("1000 dispatches since start x 22 us for a mask change (mean of 100)"));
+  EXPECT_DOUBLE_EQ(ctl::to_json(report)["avoided"]["seconds"], 1000 * 21975.04e-9);
+  report.pid = 8;
+  EXPECT_EQ(ctl::to_json(report)["commands"][0]["count"], 2);
+  report.pid = 9;
+  EXPECT_TRUE(ctl::to_json(report)["commands"].empty());
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("process 9 has made no KFD ioctl"));
+  report.records.clear();
+  EXPECT_TRUE(ctl::to_json(report)["avoided"]["seconds"].is_null()) << "nothing to go by";
+}
+
+TEST(IoctlTop, ShowsRatesAndTheBusiestFirst) {
+  KfdProcessRecord calm{};
+  calm.pid = 3;
+  calm.ioctls = 10;
+  KfdProcessRecord busy{};
+  busy.pid = 4;
+  busy.role = KfdProcessRecord::worker;
+  busy.ioctls = 100;
+  busy.total_ns = 1'000'000'000;
+  KfdProcessRecord later = busy;
+  later.ioctls = 300;
+  later.total_ns = 2'000'000'000;
+  const ctl::IoctlTop top{.before = {calm, busy}, .now = {calm, later}, .interval = 2s};
+  const auto list = ctl::to_json(top);
+  EXPECT_EQ(list[0]["pid"], 4);
+  EXPECT_EQ(list[0]["role"], "worker");
+  EXPECT_EQ(list[0]["ioctls_per_s"], 100.0);
+  EXPECT_EQ(list[0]["time_in_ioctls"], 0.5);
+  EXPECT_EQ(list[1]["ioctls_per_s"], 0.0);
+  // A pid that is used again begins anew.
+  const auto reused = ctl::to_json(ctl::IoctlTop{.before = {later}, .now = {busy}, .interval = 1s});
+  EXPECT_EQ(reused[0]["ioctls_per_s"], 100.0);
 }
 
 TEST(Views, ShowTheStatus) {
