@@ -21,6 +21,7 @@
 enum { create_queue = 0x02, destroy_queue = 0x03, set_cu_mask = 0x1a };
 
 // Where the driver's structures have the queue's id.
+#define GPU_ID_OF_CREATE 36
 #define QUEUE_ID_OF_CREATE 52
 #define QUEUE_ID_OF_OTHERS 0
 
@@ -98,6 +99,19 @@ static __always_inline __u32 bucket_of(__u64 ns) {
   return bucket;
 }
 
+// Notes which GPU a new queue is on. False when the process has queues on too many.
+static __always_inline int note_gpu(struct kfd_ioctl_queues* of_process, __u32 queue,
+                                    __u32 gpu_id) {
+  for (__u32 gpu = 0; gpu < kfd_ioctl_gpus; ++gpu) {
+    if (of_process->gpu_ids[gpu] != gpu_id &&
+        __sync_val_compare_and_swap(&of_process->gpu_ids[gpu], 0, gpu_id) != 0)
+      continue;
+    of_process->gpu_of[queue & (kfd_ioctl_queue_words * 64 - 1)] = gpu;
+    return 1;
+  }
+  return 0;
+}
+
 static __always_inline void account_queue(const struct kfd_ioctl_process* process,
                                           const struct call* call) {
   const __u32 number = call->number;
@@ -120,6 +134,14 @@ static __always_inline void account_queue(const struct kfd_ioctl_process* proces
   const __u64 bit = 1ULL << (queue % 64);
   if (number == set_cu_mask) {
     __sync_fetch_and_or(&of_process->masked[word], bit);
+    return;
+  }
+  __u32 gpu_id = 0;
+  if (number == create_queue &&
+      (bpf_probe_read_user(&gpu_id, sizeof(gpu_id),
+                           (const void*)(call->argument + GPU_ID_OF_CREATE)) != 0 ||
+       !note_gpu(of_process, queue, gpu_id))) {
+    __sync_fetch_and_add(&uncounted, 1);
     return;
   }
   // A queue begins without a mask.

@@ -10,6 +10,7 @@ enum {
   kfd_ioctl_max_processes = 1024, /* processes that have the KFD open */
   kfd_ioctl_commands = 0x40,      /* numbers from 0x3f on, which no driver has, count as 0x3f */
   kfd_ioctl_buckets = 32,
+  kfd_ioctl_gpus = 16,        /* of a process; queues on further ones are not seen */
   kfd_ioctl_queue_words = 16, /* 64 queues each: the driver gives a process 1024 at most */
 };
 
@@ -36,10 +37,13 @@ struct kfd_ioctl_cost {
       buckets[kfd_ioctl_buckets]; /* [b]: took 2^b to 2^(b+1) - 1 ns; [0] also 0, [31] also more */
 };
 
-/* Value of the map `queues`, whose key is a kfd_ioctl_process: bit q, word q / 64 is queue q. */
+/* Value of the map `queues`, whose key is a kfd_ioctl_process: bit q % 64 of word q / 64 is queue
+ * q. */
 struct kfd_ioctl_queues {
   __u64 alive[kfd_ioctl_queue_words];
-  __u64 masked[kfd_ioctl_queue_words]; /* has had a CU mask set */
+  __u64 masked[kfd_ioctl_queue_words];     /* has had a CU mask set */
+  __u32 gpu_ids[kfd_ioctl_gpus];           /* of the driver; 0: none yet */
+  __u8 gpu_of[kfd_ioctl_queue_words * 64]; /* index of gpu_ids */
 };
 
 #endif

@@ -321,6 +321,8 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     }
     case MessageType::get_status:
       return reply(make_message(MessageType::status, sequence, service_.status()));
+    case MessageType::get_budget:
+      return reply(make_message(MessageType::budget, sequence, service_.budget()));
     case MessageType::list_streams:
       answer_list(connection, sequence, MessageType::stream_record, service_.streams());
       return std::nullopt;

@@ -6,11 +6,10 @@
 
 #include <kfd_ioctl.skel.h>
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
-#include <numeric>
+#include <map>
 #include <set>
 #include <string>
 
@@ -22,12 +21,6 @@ namespace {
 /// A dev_t as the kernel keeps it.
 std::uint32_t kernel_device(dev_t device) {
   return major(device) << 20 | minor(device);
-}
-
-std::uint32_t bits_of(const __u64 (&words)[kfd_ioctl_queue_words]) {
-  return static_cast<std::uint32_t>(
-      std::accumulate(std::begin(words), std::end(words), 0,
-                      [](int sum, __u64 word) { return sum + std::popcount(word); }));
 }
 
 /// Calls `use` with each key and value of a map. What comes or goes meanwhile may be left out.
@@ -103,9 +96,20 @@ Result<std::vector<KfdQueues>> KfdIoctlProbe::queues() const {
   std::vector<KfdQueues> queues;
   auto read = for_each<kfd_ioctl_process, kfd_ioctl_queues>(
       skeleton_->maps.queues, [&](const kfd_ioctl_process& key, const kfd_ioctl_queues& of) {
-        queues.push_back({.pid = static_cast<pid_t>(key.tgid),
-                          .alive = bits_of(of.alive),
-                          .masked = bits_of(of.masked)});
+        std::map<std::uint32_t, KfdQueues> by_gpu;
+        for (std::size_t queue = 0; queue < std::size(of.gpu_of); ++queue) {
+          const auto is_in = [queue](const auto& words) {
+            return (words[queue / 64] >> queue % 64 & 1) != 0;
+          };
+          if (!is_in(of.alive)) continue;
+          const std::uint32_t gpu_id = of.gpu_ids[of.gpu_of[queue] % kfd_ioctl_gpus];
+          KfdQueues& on_gpu = by_gpu[gpu_id];
+          on_gpu.pid = static_cast<pid_t>(key.tgid);
+          on_gpu.gpu_id = gpu_id;
+          ++on_gpu.alive;
+          if (is_in(of.masked)) ++on_gpu.masked;
+        }
+        for (const auto& [gpu_id, on_gpu] : by_gpu) queues.push_back(on_gpu);
       });
   if (!read) return tl::unexpected(read.error());
   return queues;

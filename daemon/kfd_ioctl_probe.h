@@ -26,9 +26,10 @@ struct KfdIoctlCost {
   std::array<std::uint64_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
 };
 
-/// The queues that a process has created since, as its own memory tells.
+/// The queues that a process has created on a GPU since, as its own memory tells.
 struct KfdQueues {
   pid_t pid;
+  std::uint32_t gpu_id;  ///< the driver's
   std::uint32_t alive;
   std::uint32_t masked;  ///< of these have had a CU mask set
 };

@@ -51,7 +51,11 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
   service->power_.emplace(service->device_->topology().render_minor);
   if (config.probes.measure_ioctls) {
     service->ioctl_probe_ = KfdIoctlProbe::attach();
-    if (!service->ioctl_probe_) spdlog::warn("{}", service->ioctl_probe_.error().message());
+    if (service->ioctl_probe_)
+      spdlog::info(
+          "KFD ioctls of all processes are measured by tracepoints; a CU mask cannot be refused");
+    else
+      spdlog::warn("{}", service->ioctl_probe_.error().message());
   }
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
   auto watched = service->device_->watch([raw = service.get()](const Error& error) {

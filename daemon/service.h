@@ -87,6 +87,7 @@ class Service {
   // Errc::unsupported says why nothing is measured.
   [[nodiscard]] Result<std::vector<IoctlRecord>> ioctls() const;
   [[nodiscard]] Result<std::vector<KfdProcessRecord>> kfd_processes() const;
+  [[nodiscard]] BudgetReply budget() const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -128,6 +129,10 @@ class Service {
   void carry_out(const LeaseTable::Change& change, HeldLease& held);
   void publish_streams();
   void account_energy();
+  /// CU-masked queues on this GPU, of all processes but eclipd.
+  [[nodiscard]] std::map<pid_t, std::uint32_t> unmanaged_masks() const;
+  /// Says in the log which processes have got or lost such queues since it last looked.
+  void audit_budget();
   void blame() const;
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
@@ -150,6 +155,8 @@ class Service {
   std::map<std::uint64_t, HeldLease> leases_;                   // by LeaseId, as in the table
   EnergyLedger energy_;
   Clock::time_point energy_due_ = started_;
+  Clock::time_point audit_due_ = started_;
+  std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
   std::optional<Error> failure_;          ///< of the GPU

@@ -1,4 +1,5 @@
 // Service: what it reports to eclipctl.
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,9 @@ std::uint64_t milliseconds_since(std::chrono::steady_clock::time_point since) {
                                         std::chrono::steady_clock::now() - since)
                                         .count());
 }
+
+/// Between looks at the queues of other processes.
+constexpr std::chrono::seconds audit_tick{1};
 
 /// A process's own figures; "" and 0 when it is gone.
 struct ProcessFacts {
@@ -181,8 +185,13 @@ Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
     record.total_ns += cost.total_ns;
   }
   for (const auto& of : *queues) {
-    by_pid[of.pid].queues = of.alive;
-    by_pid[of.pid].masked_queues = of.masked;
+    KfdProcessRecord& record = by_pid[of.pid];
+    if (of.gpu_id != device_->topology().driver_id) {
+      record.queues_elsewhere += of.alive;
+      continue;
+    }
+    record.queues += of.alive;
+    record.masked_queues += of.masked;
   }
   std::vector<KfdProcessRecord> records;
   for (auto& [pid, record] : by_pid) {
@@ -198,6 +207,67 @@ Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
     records.push_back(record);
   }
   return records;
+}
+
+BudgetReply Service::budget() const {
+  BudgetReply reply{};
+  reply.budget = Board::max_streams;
+  reply.pool_streams = static_cast<std::uint32_t>(queues_.size());
+  reply.hardware_slots = device_->topology().hardware_queue_slots;
+  reply.queues = reply.masked_queues = reply.pool_streams;
+  const auto queues = ioctl_probe_
+                          ? ioctl_probe_->queues()
+                          : Result<std::vector<KfdQueues>>(tl::unexpected(ioctl_probe_.error()));
+  if (!queues) {
+    reply.tier = BudgetReply::none;
+    reply.why_no_tier.assign(queues.error().message());
+    return reply;
+  }
+  reply.tier = BudgetReply::tracepoints;
+  for (const auto& of : *queues) {
+    if (of.pid == ::getpid() || of.gpu_id != device_->topology().driver_id) continue;
+    reply.queues += of.alive;
+    reply.masked_queues += of.masked;
+  }
+  return reply;
+}
+
+std::map<pid_t, std::uint32_t> Service::unmanaged_masks() const {
+  std::map<pid_t, std::uint32_t> masks;
+  const auto queues = ioctl_probe_->queues();
+  if (!queues) {
+    spdlog::warn("the budget is not audited: {}", queues.error().message());
+    return audited_masks_;
+  }
+  for (const auto& of : *queues)
+    if (of.pid != ::getpid() && of.gpu_id == device_->topology().driver_id && of.masked > 0)
+      masks[of.pid] = of.masked;
+  return masks;
+}
+
+void Service::audit_budget() {
+  audit_due_ = Clock::now() + audit_tick;
+  auto masks = unmanaged_masks();
+  const auto count_of = [](const auto& of, pid_t pid) {
+    const auto found = of.find(pid);
+    return found == of.end() ? 0U : found->second;
+  };
+  auto total = static_cast<std::uint32_t>(queues_.size());
+  for (const auto& [pid, count] : masks) total += count;
+  for (const auto& [pid, count] : masks) {
+    if (count <= count_of(audited_masks_, pid)) continue;
+    const ProcessFacts facts = facts_of(pid);
+    spdlog::warn(
+        "process {} '{}' of uid {} has {} CU-masked queues that are not eclipd's on this GPU; with "
+        "the pool that is {} of a budget of {}: past it all of them become slower. eclipd sees "
+        "this and cannot refuse it (eclipctl budget)",
+        pid, facts.command, facts.uid, count, total, Board::max_streams);
+  }
+  for (const auto& [pid, count] : audited_masks_)
+    if (count_of(masks, pid) < count)
+      spdlog::info("process {} has {} CU-masked queues on this GPU now, {} before", pid,
+                   count_of(masks, pid), count);
+  audited_masks_ = std::move(masks);
 }
 
 }  // namespace eclip::daemon

@@ -21,6 +21,12 @@ std::string node_name(std::uint32_t node) {
   return name.empty() ? "unnamed GPU" : name;
 }
 
+std::uint32_t driver_id(std::uint32_t node) {
+  std::ifstream file(topology_nodes + std::to_string(node) + "/gpu_id");
+  std::uint32_t id = 0;
+  return file >> id ? id : 0;
+}
+
 }  // namespace
 
 Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
@@ -41,6 +47,7 @@ Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
     const std::uint32_t arrays_per_engine = std::max(properties.NumArrays, 1U);
     return GpuTopology{
         .node = GpuId{i},
+        .driver_id = driver_id(i),
         .name = node_name(i),
         .cu_count = properties.NumFComputeCores / properties.NumSIMDPerCU,
         .shader_engines = std::max(properties.NumShaderBanks / arrays_per_engine, 1U),

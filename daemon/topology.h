@@ -15,8 +15,9 @@ namespace eclip::daemon {
 
 /// What eclipd needs to know of a GPU.
 struct GpuTopology {
-  GpuId node;        ///< topology node
-  std::string name;  ///< the driver's name for it
+  GpuId node;                   ///< topology node
+  std::uint32_t driver_id = 0;  ///< gpu_id, as ioctls name it; 0: not reported
+  std::string name;             ///< the driver's name for it
   std::uint32_t cu_count = 0;
   std::uint32_t shader_engines = 0;
   std::uint32_t hardware_queue_slots = 0;  ///< 0: not reported

@@ -31,6 +31,7 @@ enum class MessageType : std::uint16_t {
   lease_revoke = 13,
   list_ioctls = 14,
   list_kfd_processes = 15,
+  get_budget = 16,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -45,6 +46,7 @@ enum class MessageType : std::uint16_t {
   lease_queued = 110,
   ioctl_record = 111,
   kfd_process_record = 112,
+  budget = 113,
 };
 
 struct MessageHeader {
@@ -254,13 +256,29 @@ struct KfdProcessRecord {
   std::uint32_t pid;
   std::uint32_t uid;
   std::uint32_t role;
-  std::uint32_t queues;         ///< created since eclipd's start and alive
+  std::uint32_t queues;         ///< created since eclipd's start and alive, on eclipd's GPU
   std::uint32_t masked_queues;  ///< of these with a CU mask
-  std::uint32_t reserved;
+  std::uint32_t queues_elsewhere;
   std::uint64_t ioctls;
   std::uint64_t errors;
   std::uint64_t total_ns;  ///< in ioctls, host time
   Text<32> command;
+};
+
+/// The budget of CU-masked streams of eclipd's GPU, and what all processes have on it. Queues of
+/// others from before eclipd's start are not in it.
+struct BudgetReply {
+  enum Tier : std::uint32_t {
+    none = 0,         ///< eclipd knows its own queues only
+    tracepoints = 1,  ///< it counts those of all processes, and can refuse none
+  };
+  std::uint32_t budget;          ///< CU-masked streams
+  std::uint32_t pool_streams;    ///< of these eclipd has
+  std::uint32_t masked_queues;   ///< of all processes, eclipd's too
+  std::uint32_t queues;          ///< of all processes, masked or not
+  std::uint32_t hardware_slots;  ///< queues that the hardware holds at a time; 0: not reported
+  std::uint32_t tier;
+  Text<200> why_no_tier;  ///< empty when there is one
 };
 
 /// A message of the given type and payload.

@@ -59,6 +59,7 @@ std::vector<Cost> by_command(const IoctlReport& report) {
     costs[record.number].add(record);
   }
   std::vector<Cost> sorted;
+  sorted.reserve(costs.size());
   for (const auto& [number, cost] : costs) sorted.push_back(cost);
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const Cost& a, const Cost& b) { return a.total_ns > b.total_ns; });
@@ -222,6 +223,68 @@ json to_json(const IoctlTop& top) {
                     {"time_in_ioctls", rates.busy}});
   }
   return list;
+}
+
+std::string to_text(const BudgetReport& report) {
+  const BudgetReply& budget = report.budget;
+  std::string text;
+  const auto line = [&text](const char* label, const std::string& value) {
+    text += fmt::format("{:<16} {}\n", label, value);
+  };
+  const bool knows_all = budget.tier != BudgetReply::none;
+  line("CU-masked",
+       fmt::format("{} of {} streams: {} eclipd's, {} of others{}", budget.masked_queues,
+                   budget.budget, budget.pool_streams,
+                   knows_all ? std::to_string(budget.masked_queues - budget.pool_streams) : "?",
+                   budget.masked_queues > budget.budget ? " - OVER BUDGET" : ""));
+  line("queues",
+       budget.hardware_slots == 0
+           ? fmt::format("{}; the driver reports no number of hardware slots", budget.queues)
+           : fmt::format(
+                 "{} on {} hardware slots{}", budget.queues, budget.hardware_slots,
+                 budget.queues > budget.hardware_slots ? ": more than fit, they take turns" : ""));
+  if (knows_all) {
+    line("tier", "tracepoints: queues of all processes are seen, a CU mask cannot be refused");
+  } else {
+    line("tier", "none: queues of other processes are not known");
+    line("", printable(budget.why_no_tier.str()));
+    return text;
+  }
+  Table table({{"PID", Align::right},
+               {"COMMAND"},
+               {"ROLE"},
+               {"UID", Align::right},
+               {"QUEUES", Align::right},
+               {"MASKED", Align::right}});
+  for (const KfdProcessRecord& process : report.processes)
+    if (process.queues != 0)
+      table.add({std::to_string(process.pid), printable(process.command.str()),
+                 name_of_role(process.role), std::to_string(process.uid),
+                 std::to_string(process.queues), std::to_string(process.masked_queues)});
+  return text + "\n" + table.to_string();
+}
+
+json to_json(const BudgetReport& report) {
+  const BudgetReply& budget = report.budget;
+  json holders = json::array();
+  for (const KfdProcessRecord& process : report.processes)
+    if (process.queues != 0)
+      holders.push_back({{"pid", process.pid},
+                         {"command", process.command.str()},
+                         {"role", name_of_role(process.role)},
+                         {"uid", process.uid},
+                         {"queues", process.queues},
+                         {"masked_queues", process.masked_queues}});
+  const bool knows_all = budget.tier != BudgetReply::none;
+  return {
+      {"budget", budget.budget},
+      {"pool_streams", budget.pool_streams},
+      {"masked_queues", budget.masked_queues},
+      {"queues", budget.queues},
+      {"hardware_slots", budget.hardware_slots != 0 ? json(budget.hardware_slots) : json(nullptr)},
+      {"tier", knows_all ? json("tracepoints") : json(nullptr)},
+      {"why_no_tier", knows_all ? json(nullptr) : json(budget.why_no_tier.str())},
+      {"holders", holders}};
 }
 
 }  // namespace eclip::ctl

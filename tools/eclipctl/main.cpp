@@ -64,6 +64,24 @@ int revoke(const Options& options, std::uint64_t lease, std::optional<std::uint3
   return exit_ok;
 }
 
+int show_budget(const Options& options) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  const auto budget = connection->budget();
+  if (!budget) return complain(budget.error(), options);
+  BudgetReport report{.budget = *budget, .processes = {}};
+  if (budget->tier != BudgetReply::none) {
+    auto processes = connection->kfd_processes();
+    if (!processes) return complain(processes.error(), options);
+    report.processes = std::move(*processes);
+  }
+  if (options.json)
+    print_json(to_json(report));
+  else
+    fmt::print("{}", to_text(report));
+  return exit_ok;
+}
+
 int show_ioctls(const Options& options, std::optional<std::uint32_t> pid) {
   auto connection = DaemonConnection::open(options.socket);
   if (!connection) return complain(connection.error(), options);
@@ -152,6 +170,9 @@ int run(int argc, char** argv) {
                    "Milliseconds that its worker has to finish; default: leases.grace_ms")
       ->type_name("MS")
       ->check(CLI::Range(0U, 86'400'000U));
+  CLI::App* budget = app.add_subcommand(
+      "budget", "Who holds what of the GPU's CU-masked streams and hardware queues");
+  budget->fallthrough();
   CLI::App* ioctls = app.add_subcommand(
       "ioctl", "What KFD ioctls cost, of all processes (probes.measure_ioctls of eclipd)");
   ioctls->require_subcommand(1);
@@ -187,6 +208,7 @@ int run(int argc, char** argv) {
   if (streams->parsed()) return show(options, &DaemonConnection::streams);
   if (clients->parsed()) return show(options, &DaemonConnection::clients);
   if (leases->parsed()) return show(options, &DaemonConnection::leases);
+  if (budget->parsed()) return show_budget(options);
   if (ioctl_show->parsed()) return show_ioctls(options, pid);
   if (ioctl_top->parsed())
     return show_ioctl_top(options,

@@ -23,12 +23,20 @@ Result<DaemonConnection> DaemonConnection::open(const std::filesystem::path& soc
   return DaemonConnection(std::move(*connected));
 }
 
-Result<StatusReply> DaemonConnection::status() {
-  const auto reply = exchange(
-      socket_.get(), make_message(MessageType::get_status, ++sequence_, Nothing{}), {}, timeout);
+template <class Answer>
+Result<Answer> DaemonConnection::ask(MessageType request, MessageType answer) {
+  const auto reply =
+      exchange(socket_.get(), make_message(request, ++sequence_, Nothing{}), {}, timeout);
   if (!reply) return tl::unexpected(reply.error());
-  if (reply->message.header.type != MessageType::status) return unexpected_reply(reply->message);
-  return payload_of<StatusReply>(reply->message);
+  if (reply->message.header.type != answer) return unexpected_reply(reply->message);
+  return payload_of<Answer>(reply->message);
+}
+
+Result<StatusReply> DaemonConnection::status() {
+  return ask<StatusReply>(MessageType::get_status, MessageType::status);
+}
+Result<BudgetReply> DaemonConnection::budget() {
+  return ask<BudgetReply>(MessageType::get_budget, MessageType::budget);
 }
 
 template <class Record>

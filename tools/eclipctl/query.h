@@ -24,6 +24,7 @@ class DaemonConnection {
   // Errc::unsupported, with the reason, when eclipd does not measure ioctls.
   Result<std::vector<IoctlRecord>> ioctls();
   Result<std::vector<KfdProcessRecord>> kfd_processes();
+  Result<BudgetReply> budget();
   /// Takes a lease back; without `grace`, with eclipd's configured one. What eclipd refuses is an
   /// error.
   Result<void> revoke(std::uint64_t lease, std::optional<std::chrono::milliseconds> grace);
@@ -31,6 +32,9 @@ class DaemonConnection {
  private:
   explicit DaemonConnection(UniqueFd socket) : socket_(std::move(socket)) {}
 
+  /// The payload of a reply that is one message.
+  template <class Answer>
+  Result<Answer> ask(MessageType request, MessageType answer);
   /// The payloads of all records up to the end of the list.
   template <class Record>
   Result<std::vector<Record>> list(MessageType request, MessageType record);

@@ -70,8 +70,11 @@ std::string to_text(const StatusReply& status) {
        fmt::format("{} connected, {} cut off since start", status.workers, status.workers_cut_off));
   line("packets", fmt::format("{} forwarded", status.packets_forwarded));
   line("queue ioctls", fmt::format("{} since ready", status.queue_ioctls_since_ready));
-  if (status.has_kfd_ioctls != 0)
-    line("KFD ioctls", fmt::format("{} of all processes since start", status.kfd_ioctls));
+  line("KFD ioctls", status.has_kfd_ioctls != 0
+                         ? fmt::format("{} of all processes since start; by tracepoints, which "
+                                       "refuse nothing",
+                                       status.kfd_ioctls)
+                         : "- (not measured: probes.measure_ioctls)");
   if (status.has_power != 0) {
     line("power", fmt::format("{:.1f} W", status.power_mw / 1e3));
     line("energy", fmt::format("{:.1f} J", static_cast<double>(status.energy_uj) / 1e6));

@@ -136,6 +136,43 @@ TEST_F(EclipdIoctls, ThatWereAvoidedAreDispatchesTimesTheMeanOfAMaskChange) {
               avoided.at("mask_change_mean_ns").get<double>() / 1e9, 1e-12);
 }
 
+TEST_F(EclipdIoctls, TheBudgetCountsMasksOfOthersAndSaysWhenTheyAreTooMany) {
+  NEEDS_PROBE();
+  gpu_node();
+  json budget = control({"budget"});
+  EXPECT_EQ(budget.at("budget"), 7);
+  EXPECT_EQ(budget.at("masked_queues"), 7);
+  EXPECT_EQ(budget.at("hardware_slots"), 24);
+  EXPECT_EQ(budget.at("tier"), "tracepoints");
+  {
+    const GpuQueue plain;
+    const GpuQueue masked;
+    ASSERT_EQ(masked.use_cus(15), HSAKMT_STATUS_SUCCESS);
+    budget = control({"budget"});
+    EXPECT_EQ(budget.at("queues"), 9);
+    EXPECT_EQ(budget.at("masked_queues"), 8);
+    EXPECT_EQ(budget.at("pool_streams"), 7);
+    ASSERT_EQ(budget.at("holders").size(), 2U);
+    ChildProcess text({ECLIPCTL_PROGRAM, "--socket", socket(), "budget"});
+    EXPECT_EQ(text.wait(), 0);
+    EXPECT_THAT(text.output(), HasSubstr("8 of 7 streams: 7 eclipd's, 1 of others - OVER BUDGET"));
+    EXPECT_TRUE(
+        daemon().says("has 1 CU-masked queues that are not eclipd's on this GPU; with the "
+                      "pool that is 8 of a budget of 7"));
+  }
+  EXPECT_EQ(control({"budget"}).at("masked_queues"), 7);
+  EXPECT_TRUE(daemon().says("has 0 CU-masked queues on this GPU now, 1 before"));
+}
+
+TEST_F(EclipdIoctls, WithoutTheProbeTheBudgetKnowsEclipdsOwnQueuesOnly) {
+  start();
+  const json budget = control({"budget"});
+  EXPECT_EQ(budget.at("masked_queues"), 7);
+  EXPECT_TRUE(budget.at("tier").is_null());
+  EXPECT_THAT(budget.at("why_no_tier").get<std::string>(), HasSubstr("probes.measure_ioctls"));
+  EXPECT_TRUE(budget.at("holders").empty());
+}
+
 TEST_F(EclipdIoctls, AreNotMeasuredUnlessAskedFor) {
   start();
   ChildProcess shown({ECLIPCTL_PROGRAM, "--socket", socket(), "ioctl", "show"});

@@ -83,6 +83,15 @@ std::string ChildProcess::read_line() {
   }
 }
 
+bool ChildProcess::says(const std::string& text) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (output_.find(text) == std::string::npos && errors_.find(text) == std::string::npos) {
+    if ((out_ < 0 && err_ < 0) || std::chrono::steady_clock::now() > end) return false;
+    read_some(100);
+  }
+  return true;
+}
+
 bool ChildProcess::reap(bool block) {
   if (!reaped_) reaped_ = ::waitpid(pid_, &status_, block ? 0 : WNOHANG) == pid_;
   return reaped_;

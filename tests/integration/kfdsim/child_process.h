@@ -21,6 +21,8 @@ class ChildProcess {
   /// The next line of its standard output, without the line end; "" at the end or after the
   /// deadline.
   std::string read_line();
+  /// Whether it has written this, to either stream, before the deadline.
+  bool says(const std::string& text);
   /// Waits for its end, at most until the deadline (-1), and returns its exit status, or 128 + the
   /// signal that killed it. Collects what it wrote to both streams.
   int wait();

@@ -84,6 +84,7 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(LeaseRecord), 80U) << bump;
   EXPECT_EQ(sizeof(IoctlRecord), 200U) << bump;
   EXPECT_EQ(sizeof(KfdProcessRecord), 80U) << bump;
+  EXPECT_EQ(sizeof(BudgetReply), 224U) << bump;
 }
 
 TEST(Messages, AnErrorSurvivesTheJourneyAndLongTextIsCut) {
@@ -101,7 +102,8 @@ TEST(Messages, AHeaderOfAnotherVersionIsRefusedWithBothVersions) {
   const auto checked = check_header(message.header);
   ASSERT_FALSE(checked);
   EXPECT_EQ(checked.error().code, Errc::version_mismatch);
-  EXPECT_NE(checked.error().message().find("9.0"), std::string::npos);
+  EXPECT_NE(checked.error().message().find("9." + std::to_string(MessageHeader::protocol_minor)),
+            std::string::npos);
   message.header.magic = 1;
   EXPECT_EQ(check_header(message.header).error().code, Errc::malformed);
 }

@@ -93,6 +93,34 @@ TEST(IoctlTop, ShowsRatesAndTheBusiestFirst) {
   EXPECT_EQ(reused[0]["ioctls_per_s"], 100.0);
 }
 
+TEST(BudgetReport, SaysWhoHoldsWhatAndWhenItIsTooMuch) {
+  ctl::BudgetReport report{};
+  report.budget = {.budget = 7,
+                   .pool_streams = 7,
+                   .masked_queues = 7,
+                   .queues = 30,
+                   .hardware_slots = 24,
+                   .tier = BudgetReply::none,
+                   .why_no_tier = {}};
+  report.budget.why_no_tier.assign("no \x1b BTF");
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("7 of 7 streams: 7 eclipd's, ? of others\n"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("30 on 24 hardware slots: more than fit"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("no ? BTF"));
+  KfdProcessRecord other{};
+  other.pid = 77;
+  other.queues = 2;
+  other.masked_queues = 1;
+  KfdProcessRecord idle{};
+  idle.pid = 78;
+  report.processes = {other, idle};
+  report.budget.tier = BudgetReply::tracepoints;
+  report.budget.masked_queues = 8;
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("1 of others - OVER BUDGET"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("cannot be refused"));
+  EXPECT_THAT(ctl::to_text(report), Not(HasSubstr("78")));
+  EXPECT_EQ(ctl::to_json(report)["holders"].size(), 1U);
+}
+
 TEST(Views, ShowTheStatus) {
   StatusReply status{};
   status.version.assign("0.1.0");
