@@ -2,7 +2,7 @@
 // What the KFD's ioctls cost each process, by command, and the queues that each has.
 //
 // Attached to the entry and exit of every system call, because kernels may refuse everything closer
-// to the driver; what is not an ioctl of the KFD's type leaves after a few instructions. 32-bit
+// to the driver; what is no ioctl leaves after a few instructions. 32-bit
 // system calls (int 0x80) are not seen. Queue ids are read from the process's own memory after the
 // driver has returned: good enough to count by, not to decide by.
 #include "kernel_types.h"
@@ -18,10 +18,11 @@
 #define SYS_IOCTL 16
 #define KFD_IOC_TYPE 'K'
 
+enum { compute = 0, compute_aql = 2 };  // types of queues; the others take no CU mask
 enum { create_queue = 0x02, destroy_queue = 0x03, set_cu_mask = 0x1a };
 
 // Where the driver's structures have the queue's id.
-#define GPU_ID_OF_CREATE 36
+#define GPU_ID_OF_CREATE 36  // followed by the type
 #define QUEUE_ID_OF_CREATE 52
 #define QUEUE_ID_OF_OTHERS 0
 
@@ -58,8 +59,8 @@ struct {
   __type(value, struct call);
 } calls SEC(".maps");
 
-// KFD ioctls that found a map full.
-__u64 uncounted = 0;
+// Calls and queues that were not seen: there was no memory, or there were too many.
+__u64 unseen = 0;
 
 // Too large for the stack of a program.
 static const struct kfd_ioctl_cost no_cost;
@@ -81,11 +82,18 @@ static __always_inline struct kfd_ioctl_process process_of(struct task_struct* t
   return process;
 }
 
+// Nobody's entries are made before the programs are attached.
+static __always_inline struct kfd_ioctl_cost* cost_of_nobody(__u32 number) {
+  const struct kfd_ioctl_cost_key key = {.number = number};
+  return bpf_map_lookup_elem(&costs, &key);
+}
+
 static __always_inline struct kfd_ioctl_cost* cost_of(const struct kfd_ioctl_cost_key* key) {
   struct kfd_ioctl_cost* cost = bpf_map_lookup_elem(&costs, key);
   if (cost != NULL) return cost;
   bpf_map_update_elem(&costs, key, &no_cost, BPF_NOEXIST);
-  return bpf_map_lookup_elem(&costs, key);
+  cost = bpf_map_lookup_elem(&costs, key);
+  return cost != NULL ? cost : cost_of_nobody(key->number);
 }
 
 static __always_inline __u32 bucket_of(__u64 ns) {
@@ -128,7 +136,7 @@ static __always_inline void account_queue(const struct kfd_ioctl_process* proces
     of_process = bpf_map_lookup_elem(&queues, process);
   }
   if (of_process == NULL) {
-    __sync_fetch_and_add(&uncounted, 1);
+    __sync_fetch_and_add(&unseen, 1);
     return;
   }
   const __u64 bit = 1ULL << (queue % 64);
@@ -136,13 +144,19 @@ static __always_inline void account_queue(const struct kfd_ioctl_process* proces
     __sync_fetch_and_or(&of_process->masked[word], bit);
     return;
   }
-  __u32 gpu_id = 0;
-  if (number == create_queue &&
-      (bpf_probe_read_user(&gpu_id, sizeof(gpu_id),
-                           (const void*)(call->argument + GPU_ID_OF_CREATE)) != 0 ||
-       !note_gpu(of_process, queue, gpu_id))) {
-    __sync_fetch_and_add(&uncounted, 1);
-    return;
+  if (number == create_queue) {
+    struct {
+      __u32 gpu_id;
+      __u32 type;
+    } created = {};
+    if (bpf_probe_read_user(&created, sizeof(created),
+                            (const void*)(call->argument + GPU_ID_OF_CREATE)) != 0)
+      return;
+    if (created.type != compute && created.type != compute_aql) return;
+    if (!note_gpu(of_process, queue, created.gpu_id)) {
+      __sync_fetch_and_add(&unseen, 1);
+      return;
+    }
   }
   // A queue begins without a mask.
   __sync_fetch_and_and(&of_process->masked[word], ~bit);
@@ -155,17 +169,17 @@ static __always_inline void account_queue(const struct kfd_ioctl_process* proces
 SEC("tp_btf/sys_enter")
 int BPF_PROG(kfd_ioctl_begins, struct pt_regs* regs, long id) {
   if (id != SYS_IOCTL) return 0;
-  const unsigned long command = regs->si;
-  if ((command >> 8 & 0xff) != KFD_IOC_TYPE) return 0;
+  // The driver does not look at the type. A file system has other files too, as the render node.
+  if (kfd_device == 0 && (regs->si >> 8 & 0xff) != KFD_IOC_TYPE) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
   if (!is_kfd(task, regs->di)) return 0;
   struct call* call = bpf_task_storage_get(&calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
   if (call == NULL) {
-    __sync_fetch_and_add(&uncounted, 1);
+    __sync_fetch_and_add(&unseen, 1);
     return 0;
   }
   call->argument = regs->dx;
-  call->number = command & 0xff;
+  call->number = regs->si & 0xff;  // all that the driver looks at
   if (call->number >= kfd_ioctl_commands) call->number = kfd_ioctl_commands - 1;
   call->start_ns = bpf_ktime_get_ns();
   return 0;
@@ -181,22 +195,26 @@ int BPF_PROG(kfd_ioctl_ends, struct pt_regs* regs, long result) {
   call->start_ns = 0;
 
   const struct kfd_ioctl_cost_key key = {.process = process_of(task), .number = call->number};
+  if (result >= 0) account_queue(&key.process, call);
   struct kfd_ioctl_cost* cost = cost_of(&key);
   if (cost == NULL) {
-    __sync_fetch_and_add(&uncounted, 1);
+    __sync_fetch_and_add(&unseen, 1);
     return 0;
   }
   __sync_fetch_and_add(&cost->count, 1);
-  if (result < 0) __sync_fetch_and_add(&cost->errors, 1);
+  if (result < 0) {
+    __sync_fetch_and_add(&cost->errors, 1);
+    __sync_fetch_and_add(&cost->errors_ns, took_ns);
+  }
   __sync_fetch_and_add(&cost->total_ns, took_ns);
   // Of two threads at once the shorter may win: then it was the longest but one.
   if (took_ns > cost->max_ns) cost->max_ns = took_ns;
   __sync_fetch_and_add(&cost->buckets[bucket_of(took_ns) & (kfd_ioctl_buckets - 1)], 1);
-  if (result >= 0) account_queue(&key.process, call);
   return 0;
 }
 
-// What a process leaves behind goes to the entry of all that have ended.
+// What a process leaves behind goes to nobody's entry. Threads that end at the same time may all
+// find themselves the last: what counts is who deletes the entry.
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(kfd_process_ends, struct task_struct* task) {
   if (BPF_CORE_READ(task, signal, live.counter) != 0) return 0;
@@ -204,21 +222,18 @@ int BPF_PROG(kfd_process_ends, struct task_struct* task) {
   bpf_map_delete_elem(&queues, &key.process);
   for (__u32 number = 0; number < kfd_ioctl_commands; ++number) {
     key.number = number;
-    const struct kfd_ioctl_cost* cost = bpf_map_lookup_elem(&costs, &key);
-    if (cost == NULL) continue;
-    const struct kfd_ioctl_cost_key ended_key = {.number = number};
-    struct kfd_ioctl_cost* ended = cost_of(&ended_key);
-    if (ended == NULL) {
-      __sync_fetch_and_add(&uncounted, cost->count);
-    } else {
-      __sync_fetch_and_add(&ended->count, cost->count);
-      __sync_fetch_and_add(&ended->errors, cost->errors);
-      __sync_fetch_and_add(&ended->total_ns, cost->total_ns);
-      if (cost->max_ns > ended->max_ns) ended->max_ns = cost->max_ns;
-      for (int bucket = 0; bucket < kfd_ioctl_buckets; ++bucket)
-        __sync_fetch_and_add(&ended->buckets[bucket], cost->buckets[bucket]);
-    }
-    bpf_map_delete_elem(&costs, &key);
+    const struct kfd_ioctl_cost* left = bpf_map_lookup_elem(&costs, &key);
+    if (left == NULL) continue;
+    const struct kfd_ioctl_cost cost = *left;
+    struct kfd_ioctl_cost* nobody = cost_of_nobody(number);
+    if (bpf_map_delete_elem(&costs, &key) != 0 || nobody == NULL) continue;
+    __sync_fetch_and_add(&nobody->count, cost.count);
+    __sync_fetch_and_add(&nobody->errors, cost.errors);
+    __sync_fetch_and_add(&nobody->total_ns, cost.total_ns);
+    __sync_fetch_and_add(&nobody->errors_ns, cost.errors_ns);
+    if (cost.max_ns > nobody->max_ns) nobody->max_ns = cost.max_ns;
+    for (int bucket = 0; bucket < kfd_ioctl_buckets; ++bucket)
+      __sync_fetch_and_add(&nobody->buckets[bucket], cost.buckets[bucket]);
   }
   return 0;
 }

@@ -6,8 +6,8 @@
 #include <linux/types.h>
 
 enum {
-  kfd_ioctl_max_costs = 4096,     /* processes x commands; more are counted in `uncounted` */
-  kfd_ioctl_max_processes = 1024, /* processes that have the KFD open */
+  kfd_ioctl_max_costs = 4096,     /* processes x commands; more go to the entry of nobody */
+  kfd_ioctl_max_processes = 1024, /* that have queues */
   kfd_ioctl_commands = 0x40,      /* numbers from 0x3f on, which no driver has, count as 0x3f */
   kfd_ioctl_buckets = 32,
   kfd_ioctl_gpus = 16,        /* of a process; queues on further ones are not seen */
@@ -17,7 +17,7 @@ enum {
 /* A process: its pid alone may be used again. */
 struct kfd_ioctl_process {
   __u64 start_ns; /* CLOCK_BOOTTIME of its start */
-  __u32 tgid;     /* 0, with start_ns 0: all that have ended */
+  __u32 tgid;     /* 0, with start_ns 0: nobody; all that have ended, or were too many */
   __u32 reserved;
 };
 
@@ -32,13 +32,14 @@ struct kfd_ioctl_cost {
   __u64 count;
   __u64 errors; /* of these returned a negative error number */
   __u64 total_ns;
+  __u64 errors_ns; /* of these in calls that returned one */
   __u64 max_ns;
   __u64
       buckets[kfd_ioctl_buckets]; /* [b]: took 2^b to 2^(b+1) - 1 ns; [0] also 0, [31] also more */
 };
 
-/* Value of the map `queues`, whose key is a kfd_ioctl_process: bit q % 64 of word q / 64 is queue
- * q. */
+/* Compute queues. Value of the map `queues`, whose key is a kfd_ioctl_process: bit q % 64 of word q
+ * / 64 is queue q. */
 struct kfd_ioctl_queues {
   __u64 alive[kfd_ioctl_queue_words];
   __u64 masked[kfd_ioctl_queue_words];     /* has had a CU mask set */

@@ -2,7 +2,7 @@
 //
 // A completion signal that carries the driver's event makes the packet processor interrupt the
 // host, and the driver wake whoever waits on the event. That costs the host more than a look at a
-// word in memory, so the forwarder lets signals carry it only before it goes to sleep.
+// word in memory, so the forwarder lets signals carry it only while it sleeps.
 #pragma once
 
 #include <atomic>
@@ -21,16 +21,12 @@ struct CompletionInterrupt {
   std::shared_ptr<const std::atomic<std::uint32_t>> raised;
 };
 
-/// From now on the signal's completion interrupts the host. A completion that comes at the same
-/// time may not: look at the signal afterwards.
-inline void carry(SignalSlot& signal, const CompletionInterrupt& interrupt) {
-  signal.event_id = interrupt.event_id;
-  __atomic_store_n(&signal.event_mailbox_ptr, interrupt.event_mailbox_ptr, __ATOMIC_RELEASE);
-}
-
-/// The signal's next completion interrupts nobody.
-inline void carry_nothing(SignalSlot& signal) {
-  __atomic_store_n(&signal.event_mailbox_ptr, 0, __ATOMIC_RELAXED);
+/// From now on the signal's completion interrupts the host; with null, nobody. A completion that
+/// comes at the same time may still do as before: look at the signal afterwards.
+inline void carry(SignalSlot& signal, const CompletionInterrupt* interrupt) {
+  if (interrupt != nullptr) signal.event_id = interrupt->event_id;
+  __atomic_store_n(&signal.event_mailbox_ptr,
+                   interrupt != nullptr ? interrupt->event_mailbox_ptr : 0, __ATOMIC_RELEASE);
 }
 
 }  // namespace eclip::daemon

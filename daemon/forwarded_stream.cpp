@@ -26,11 +26,6 @@ void ForwardedStream::lease_opened() {
   if (open_leases_ == 2 && ring_->next() > 0) fence_wanted_ = true;
 }
 
-bool ForwardedStream::has_room() {
-  place_fence();
-  return !fence_wanted_ && !ring_->full();
-}
-
 void ForwardedStream::place_fence() {
   if (!fence_wanted_ || fence_ || ring_->full()) return;
   fence_ = signals_->take();
@@ -133,6 +128,7 @@ bool ForwardedStream::collect_completions(std::uint64_t counter_hz) {
     fence_.reset();
     any = true;
   }
+  place_fence();
   for (auto packet = in_flight_.begin(); packet != in_flight_.end();) {
     if (!is_complete(*packet)) {
       if (!is_shared()) break;  // those behind it are later
@@ -156,10 +152,10 @@ bool ForwardedStream::has_completions() const {
                      [this](const InFlight& packet) { return is_complete(packet); });
 }
 
-void ForwardedStream::interrupt_on_completion(const CompletionInterrupt& interrupt) {
-  if (fence_) signals_->interrupt_on_completion(*fence_, interrupt);
+void ForwardedStream::set_interrupt(const CompletionInterrupt* interrupt) {
+  if (fence_) signals_->set_interrupt(*fence_, interrupt);
   for (const InFlight& packet : in_flight_)
-    if (packet.own) signals_->interrupt_on_completion(*packet.own, interrupt);
+    if (packet.own) signals_->set_interrupt(*packet.own, interrupt);
 }
 
 void ForwardedStream::account(const InFlight& packet, std::uint64_t counter_hz) {
@@ -179,8 +175,7 @@ std::size_t ForwardedStream::in_flight_of(LeaseId lease) const {
                     [lease](const InFlight& packet) { return packet.lease == lease; }));
 }
 
-bool ForwardedStream::has_in_flight(WorkerId worker, std::uint64_t end) {
-  place_fence();  // nobody may be left to push
+bool ForwardedStream::has_in_flight(WorkerId worker, std::uint64_t end) const {
   return fence_wanted_ || fence_ ||
          std::any_of(in_flight_.begin(), in_flight_.end(), [&](const InFlight& packet) {
            return packet.worker->id == worker && packet.number < end;

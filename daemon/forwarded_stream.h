@@ -48,7 +48,7 @@ class ForwardedStream {
   [[nodiscard]] bool is_shared() const { return open_leases_ > 1; }
 
   /// False while nothing can be pushed: the queue is full, or waits for its fence (below).
-  [[nodiscard]] bool has_room();
+  [[nodiscard]] bool has_room() const { return !fence_wanted_ && !ring_->full(); }
   /// On a shared stream: makes a vetted packet independent of all others, or returns false: it
   /// depends on something still, or its lease has enough in the queue.
   [[nodiscard]] bool decouple(const ForwardedLease& lease, VettedPacket& vetted);
@@ -59,16 +59,17 @@ class ForwardedStream {
   /// A barrier packet of eclipd's own that waits for all before it. False when it must wait.
   bool push_barrier(WorkerId worker, std::uint32_t signal);
 
-  /// Looks which packets have completed, and adds up their time.
+  /// Looks which packets have completed, and adds up their time. Places the fence, if one is
+  /// wanted.
   bool collect_completions(std::uint64_t counter_hz);
   /// True when collect_completions() would find something.
   [[nodiscard]] bool has_completions() const;
   /// False while packets are held back for something that no signal tells of.
   [[nodiscard]] bool waits_for_signals_only() const { return !fence_wanted_; }
   /// Of all that it waits for, but for the workers' own signals.
-  void interrupt_on_completion(const CompletionInterrupt& interrupt);
+  void set_interrupt(const CompletionInterrupt* interrupt);
   /// On a shared stream: whether packets of a worker with numbers below `end` are in the queue.
-  [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end);
+  [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end) const;
   [[nodiscard]] bool waits() const { return !in_flight_.empty() || fence_; }
   [[nodiscard]] const AqlRing& ring() const { return *ring_; }
   [[nodiscard]] std::uint64_t packets() const { return packets_.load(std::memory_order_relaxed); }

@@ -184,7 +184,7 @@ void Forwarder::sleep_until_woken(bool packets_run) {
   words[count++] = {.word = &posted_, .expected = handled_};
   if (packets_run) {
     words[count++] = {.word = interrupt_->raised.get(), .expected = interrupt_->raised->load()};
-    interrupt_on_completions();
+    set_interrupt(&*interrupt_);
   }
   for (const auto& worker : workers_) {
     if (count == words.size()) break;
@@ -198,15 +198,16 @@ void Forwarder::sleep_until_woken(bool packets_run) {
     futex_wait(posted_, handled_, std::chrono::milliseconds(1));
   }
   board_.forwarder_asleep.store(0, std::memory_order_seq_cst);
+  if (packets_run) set_interrupt(nullptr);
 }
 
-void Forwarder::interrupt_on_completions() {
-  for (auto& stream : streams_) stream.interrupt_on_completion(*interrupt_);
+void Forwarder::set_interrupt(const CompletionInterrupt* interrupt) {
+  for (auto& stream : streams_) stream.set_interrupt(interrupt);
   for (const auto& drain : drains_)
-    if (drain.signal) own_signals_.interrupt_on_completion(*drain.signal, *interrupt_);
+    if (drain.signal) own_signals_.set_interrupt(*drain.signal, interrupt);
   for (const auto& worker : workers_)
     for (const std::uint32_t signal : worker->outstanding)
-      carry(worker->objects.signal_slots[signal], *interrupt_);
+      carry(worker->objects.signal_slots[signal], interrupt);
 }
 
 bool Forwarder::waits_for_signals_only() const {
@@ -284,6 +285,7 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
   std::uint64_t room = std::max<std::uint64_t>(1, turn_packets * lease.weight / 100);
   if (lease.closing) room = std::min(room, lease.closing_at - lease.reader.taken());
   std::uint64_t pushed = 0;
+  std::uint64_t dispatched = 0;
   std::optional<Error> fault;
   VettedPacket vetted;
   while (lease.visible > 0 && pushed < room && stream.has_room()) {
@@ -312,9 +314,12 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
     lease.reader.skip();
     --lease.visible;
     ++pushed;
+    if (packet.type == LeasePacketType::dispatch) ++dispatched;
   }
   if (pushed > 0) {
     forwarded_ = true;
+    dispatches_.store(dispatches_.load(std::memory_order_relaxed) + dispatched,
+                      std::memory_order_relaxed);
     ECLIP_TESTPOINT("before_doorbell");
     stream.end_burst(worker, lease, pushed);
     ECLIP_TESTPOINT("after_doorbell");
@@ -339,7 +344,7 @@ bool Forwarder::must_wait_for_barriers(const ForwardedWorker& worker,
 
 void Forwarder::arm(ForwardedWorker& worker, SignalUse use) {
   SignalSlot& slot = worker.objects.signal_slots[use.signal];
-  carry_nothing(slot);
+  carry(slot, nullptr);
   slot.value.store(1, std::memory_order_relaxed);
   ECLIP_TESTPOINT("signal_armed");
   slot.generation.store(use.generation, std::memory_order_release);
@@ -453,7 +458,7 @@ void Forwarder::submit(Drain& drain) {
   if (drain.signal) stream.push_barrier(drain.worker->id, *drain.signal);
 }
 
-bool Forwarder::is_over(const Drain& drain) {
+bool Forwarder::is_over(const Drain& drain) const {
   if (drain.signal) return own_signals_.is_complete(*drain.signal);
   return drain.end && !streams_[drain.stream.value].has_in_flight(drain.worker->id, *drain.end);
 }

@@ -144,6 +144,10 @@ class Forwarder {
   [[nodiscard]] std::uint64_t packets(StreamId stream) const {
     return streams_[stream.value].packets();
   }
+  /// Kernels dispatched to all streams so far.
+  [[nodiscard]] std::uint64_t dispatches() const {
+    return dispatches_.load(std::memory_order_relaxed);
+  }
   /// For each stream that has one, the oldest packet that has not completed. On the forwarder's
   /// thread, or any other after stop().
   [[nodiscard]] std::vector<Blame> unfinished() const;
@@ -169,7 +173,7 @@ class Forwarder {
 
   void run();
   void sleep_until_woken(bool packets_run);
-  void interrupt_on_completions();
+  void set_interrupt(const CompletionInterrupt* interrupt);
   bool forward(ForwardedWorker& worker, ForwardedLease& lease);
   bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
   static void arm(ForwardedWorker& worker, SignalUse use);
@@ -183,7 +187,7 @@ class Forwarder {
              std::function<void()> on_drained);
   bool advance_drains();
   void submit(Drain& drain);
-  [[nodiscard]] bool is_over(const Drain& drain);
+  [[nodiscard]] bool is_over(const Drain& drain) const;
   bool remove_detached();
   [[nodiscard]] bool waits_for_anything() const;
   [[nodiscard]] bool waits_for_signals_only() const;
@@ -192,6 +196,7 @@ class Forwarder {
   const Options options_;
   SignalPool own_signals_;
   std::deque<ForwardedStream> streams_;
+  std::atomic<std::uint64_t> dispatches_{0};
   Board& board_;
   const FaultReport report_fault_;
   const EndReport report_end_;

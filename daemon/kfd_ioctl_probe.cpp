@@ -10,8 +10,6 @@
 #include <cstring>
 #include <iterator>
 #include <map>
-#include <set>
-#include <string>
 
 #include "bpf/kfd_ioctl.h"
 
@@ -26,19 +24,19 @@ std::uint32_t kernel_device(dev_t device) {
 /// Calls `use` with each key and value of a map. What comes or goes meanwhile may be left out.
 template <class Key, class Value, class Use>
 Result<void> for_each(const bpf_map* map, Use use) {
-  const int fd = bpf_map__fd(map);
-  Key key{};
-  const Key* previous = nullptr;
-  // A key that was deleted starts the walk anew: each is used once.
-  std::set<std::string> seen;
-  while (bpf_map_get_next_key(fd, previous, &key) == 0) {
-    previous = &key;
-    if (!seen.emplace(reinterpret_cast<const char*>(&key), sizeof key).second) continue;
-    Value value{};
-    if (bpf_map_lookup_elem(fd, &key, &value) == 0)
-      use(key, value);
-    else if (errno != ENOENT)
+  const __u32 most = bpf_map__max_entries(map);
+  std::vector<Key> keys(most);
+  std::vector<Value> values(most);
+  // Bucket by bucket, which ends however fast entries come and go.
+  __u32 position = 0;
+  for (bool first = true, last = false; !last; first = false) {
+    __u32 count = most;
+    const int error = bpf_map_lookup_batch(bpf_map__fd(map), first ? nullptr : &position, &position,
+                                           keys.data(), values.data(), &count, nullptr);
+    last = error != 0;
+    if (error != 0 && errno != ENOENT)
       return fail_errno(errno, "read what the ioctl probe has counted");
+    for (__u32 i = 0; i < count; ++i) use(keys[i], values[i]);
   }
   return {};
 }
@@ -64,6 +62,12 @@ Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
   else
     probe.skeleton_->rodata->kfd_file_system = kernel_device(status.st_dev);
   int error = kfd_ioctl_bpf__load(probe.skeleton_.get());
+  for (__u32 number = 0; error == 0 && number < kfd_ioctl_commands; ++number) {
+    const kfd_ioctl_cost_key nobody{.process = {}, .number = number, .reserved = 0};
+    const kfd_ioctl_cost none{};
+    error = bpf_map__update_elem(probe.skeleton_->maps.costs, &nobody, sizeof nobody, &none,
+                                 sizeof none, BPF_NOEXIST);
+  }
   if (error == 0) error = kfd_ioctl_bpf__attach(probe.skeleton_.get());
   if (error != 0)
     return fail(Errc::unsupported, "KFD ioctls are not measured: this kernel refuses the probe (" +
@@ -77,12 +81,14 @@ Result<std::vector<KfdIoctlCost>> KfdIoctlProbe::costs() const {
   std::vector<KfdIoctlCost> costs;
   auto read = for_each<kfd_ioctl_cost_key, kfd_ioctl_cost>(
       skeleton_->maps.costs, [&](const kfd_ioctl_cost_key& key, const kfd_ioctl_cost& cost) {
+        if (cost.count == 0) return;
         KfdIoctlCost& each =
             costs.emplace_back(KfdIoctlCost{.pid = static_cast<pid_t>(key.process.tgid),
                                             .number = key.number,
                                             .count = cost.count,
                                             .errors = cost.errors,
                                             .total_ns = cost.total_ns,
+                                            .errors_ns = cost.errors_ns,
                                             .max_ns = cost.max_ns,
                                             .buckets = {}});
         static_assert(std::tuple_size_v<decltype(each.buckets)> == kfd_ioctl_buckets);
@@ -115,14 +121,14 @@ Result<std::vector<KfdQueues>> KfdIoctlProbe::queues() const {
   return queues;
 }
 
-std::uint64_t KfdIoctlProbe::uncounted() const {
-  return __atomic_load_n(&skeleton_->bss->uncounted, __ATOMIC_RELAXED);
+std::uint64_t KfdIoctlProbe::unseen() const {
+  return __atomic_load_n(&skeleton_->bss->unseen, __ATOMIC_RELAXED);
 }
 
 Result<std::uint64_t> KfdIoctlProbe::total() const {
   const auto all = costs();
   if (!all) return tl::unexpected(all.error());
-  std::uint64_t sum = uncounted();
+  std::uint64_t sum = 0;
   for (const auto& cost : *all) sum += cost.count;
   return sum;
 }

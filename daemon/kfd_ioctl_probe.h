@@ -17,16 +17,17 @@ namespace eclip::daemon {
 
 /// One command of one process, since the probe was attached. Host time.
 struct KfdIoctlCost {
-  pid_t pid;             ///< 0: all processes that have ended
+  pid_t pid;             ///< 0: all processes that have ended, or were too many at a time
   std::uint32_t number;  ///< _IOC_NR of the command
   std::uint64_t count;
   std::uint64_t errors;
   std::uint64_t total_ns;
+  std::uint64_t errors_ns;  ///< of these in calls that failed
   std::uint64_t max_ns;
   std::array<std::uint64_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
 };
 
-/// The queues that a process has created on a GPU since, as its own memory tells.
+/// The compute queues that a process has created on a GPU since, as its own memory tells.
 struct KfdQueues {
   pid_t pid;
   std::uint32_t gpu_id;  ///< the driver's
@@ -43,8 +44,8 @@ class KfdIoctlProbe {
   // 64-bit system calls only. Errors: the system's.
   [[nodiscard]] Result<std::vector<KfdIoctlCost>> costs() const;
   [[nodiscard]] Result<std::vector<KfdQueues>> queues() const;
-  /// Ioctls that were not accounted, because there were too many processes.
-  [[nodiscard]] std::uint64_t uncounted() const;
+  /// Calls and queues that it could not account: for want of memory, or of too many processes.
+  [[nodiscard]] std::uint64_t unseen() const;
   /// KFD ioctls of all processes.
   [[nodiscard]] Result<std::uint64_t> total() const;
 

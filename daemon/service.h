@@ -156,6 +156,7 @@ class Service {
   EnergyLedger energy_;
   Clock::time_point energy_due_ = started_;
   Clock::time_point audit_due_ = started_;
+  std::uint64_t said_unseen_ = 0;
   std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "daemon/service.h"
+#include "ipc/kfd_command.h"
 #include "ipc/printable.h"
 
 namespace eclip::daemon {
@@ -57,6 +58,7 @@ StatusReply Service::status() const {
   reply.uptime_ms = milliseconds_since(started_);
   for (std::uint32_t i = 0; i < queues_.size(); ++i)
     reply.packets_forwarded += forwarder_->packets(StreamId{i});
+  reply.dispatches_forwarded = forwarder_->dispatches();
   reply.workers_cut_off = workers_cut_off_;
   reply.queue_ioctls_since_ready = device_->queue_ioctls() - queue_ioctls_at_start_;
   const auto energy = power_->energy_uj();
@@ -151,6 +153,7 @@ Result<std::vector<IoctlRecord>> Service::ioctls() const {
   if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
   const auto costs = ioctl_probe_->costs();
   if (!costs) return tl::unexpected(costs.error());
+  std::map<std::uint32_t, std::string> commands;  // of processes, by pid
   std::vector<IoctlRecord> records;
   for (const auto& cost : *costs) {
     IoctlRecord record{};
@@ -159,12 +162,15 @@ Result<std::vector<IoctlRecord>> Service::ioctls() const {
     record.count = cost.count;
     record.errors = cost.errors;
     record.total_ns = cost.total_ns;
+    record.errors_ns = cost.errors_ns;
     record.max_ns = cost.max_ns;
     std::transform(cost.buckets.begin(), cost.buckets.end(), record.buckets.begin(),
                    [](std::uint64_t count) {
                      return static_cast<std::uint32_t>(std::min<std::uint64_t>(count, UINT32_MAX));
                    });
-    if (cost.pid != 0) record.command.assign(facts_of(cost.pid).command);
+    const auto [command, is_new] = commands.try_emplace(record.pid);
+    if (is_new && cost.pid != 0) command->second = facts_of(cost.pid).command;
+    record.command.assign(command->second);
     records.push_back(record);
   }
   return records;
@@ -182,7 +188,8 @@ Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
     KfdProcessRecord& record = by_pid[cost.pid];
     record.ioctls += cost.count;
     record.errors += cost.errors;
-    record.total_ns += cost.total_ns;
+    if (cost.number != static_cast<std::uint32_t>(KfdCommand::wait_events))
+      record.total_ns += cost.total_ns;
   }
   for (const auto& of : *queues) {
     KfdProcessRecord& record = by_pid[of.pid];
@@ -224,6 +231,7 @@ BudgetReply Service::budget() const {
     return reply;
   }
   reply.tier = BudgetReply::tracepoints;
+  reply.unseen = ioctl_probe_->unseen();
   for (const auto& of : *queues) {
     if (of.pid == ::getpid() || of.gpu_id != device_->topology().driver_id) continue;
     reply.queues += of.alive;
@@ -268,6 +276,13 @@ void Service::audit_budget() {
       spdlog::info("process {} has {} CU-masked queues on this GPU now, {} before", pid,
                    count_of(masks, pid), count);
   audited_masks_ = std::move(masks);
+  // Said once, and again for twice as many.
+  const std::uint64_t unseen = ioctl_probe_->unseen();
+  if (unseen > 0 && unseen >= 2 * said_unseen_) {
+    spdlog::warn("{} KFD calls or queues of all processes were not accounted: too many at a time",
+                 unseen);
+    said_unseen_ = unseen;
+  }
 }
 
 }  // namespace eclip::daemon

@@ -26,7 +26,7 @@ class SignalPool {
     if (free_.empty()) return std::nullopt;
     const std::uint32_t signal = free_.back();
     free_.pop_back();
-    carry_nothing(slots_[signal]);
+    carry(slots_[signal], nullptr);
     slots_[signal].value.store(1, std::memory_order_relaxed);
     return signal;
   }
@@ -35,7 +35,7 @@ class SignalPool {
   [[nodiscard]] bool is_complete(std::uint32_t signal) const {
     return slots_[signal].value.load(std::memory_order_acquire) == 0;
   }
-  void interrupt_on_completion(std::uint32_t signal, const CompletionInterrupt& interrupt) {
+  void set_interrupt(std::uint32_t signal, const CompletionInterrupt* interrupt) {
     carry(slots_[signal], interrupt);
   }
   [[nodiscard]] const SignalSlot& slot(std::uint32_t signal) const { return slots_[signal]; }

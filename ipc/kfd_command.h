@@ -10,6 +10,7 @@ namespace eclip {
 enum class KfdCommand : std::uint32_t {
   create_queue = 0x02,
   destroy_queue = 0x03,
+  wait_events = 0x0c,
   set_cu_mask = 0x1a
 };
 

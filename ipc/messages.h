@@ -182,6 +182,7 @@ struct StatusReply {
   std::uint32_t reserved;
   std::uint64_t uptime_ms;  ///< host time
   std::uint64_t packets_forwarded;
+  std::uint64_t dispatches_forwarded;  ///< packets but for barriers
   std::uint64_t workers_cut_off;
   std::uint64_t queue_ioctls_since_ready;  ///< queue and CU-mask ioctls by eclipd after its start
   std::uint64_t energy_uj;                 ///< device energy since the driver's counter began
@@ -240,11 +241,12 @@ struct LeaseRecord {
 /// What one KFD command has cost one process since eclipd's start, in host time. list_ioctls and
 /// list_kfd_processes: Errc::unsupported, with the reason, when eclipd does not measure.
 struct IoctlRecord {
-  std::uint32_t pid;     ///< 0: all processes that have ended
+  std::uint32_t pid;     ///< 0: all processes that have ended, or were too many at a time
   std::uint32_t number;  ///< _IOC_NR of the command
   std::uint64_t count;
   std::uint64_t errors;
   std::uint64_t total_ns;
+  std::uint64_t errors_ns;  ///< of these in calls that failed
   std::uint64_t max_ns;
   std::array<std::uint32_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
   Text<32> command;                       ///< /proc/PID/comm
@@ -256,12 +258,13 @@ struct KfdProcessRecord {
   std::uint32_t pid;
   std::uint32_t uid;
   std::uint32_t role;
-  std::uint32_t queues;         ///< created since eclipd's start and alive, on eclipd's GPU
+  std::uint32_t
+      queues;  ///< compute queues, created since eclipd's start and alive, on eclipd's GPU
   std::uint32_t masked_queues;  ///< of these with a CU mask
   std::uint32_t queues_elsewhere;
   std::uint64_t ioctls;
   std::uint64_t errors;
-  std::uint64_t total_ns;  ///< in ioctls, host time
+  std::uint64_t total_ns;  ///< in ioctls that have returned but WAIT_EVENTS, host time
   Text<32> command;
 };
 
@@ -275,9 +278,10 @@ struct BudgetReply {
   std::uint32_t budget;          ///< CU-masked streams
   std::uint32_t pool_streams;    ///< of these eclipd has
   std::uint32_t masked_queues;   ///< of all processes, eclipd's too
-  std::uint32_t queues;          ///< of all processes, masked or not
+  std::uint32_t queues;          ///< compute queues of all processes, masked or not
   std::uint32_t hardware_slots;  ///< queues that the hardware holds at a time; 0: not reported
   std::uint32_t tier;
+  std::uint64_t unseen;   ///< calls and queues that could not be accounted
   Text<200> why_no_tier;  ///< empty when there is one
 };
 

@@ -42,6 +42,10 @@ class SignalTable {
 
   /// Whether the use's packet has completed; true for generation 0. The signal must be in range.
   [[nodiscard]] bool is_complete(SignalUse use) const;
+  /// Whether eclipd has taken the use's packet, which has not completed.
+  [[nodiscard]] bool is_forwarded(SignalUse use) const {
+    return state_->signals[use.signal].generation.load(std::memory_order_acquire) == use.generation;
+  }
   /// Whether the use's packet was dropped with its lease, and will never complete. The signal must
   /// be in range; no later use may have been begun.
   [[nodiscard]] bool is_cancelled(SignalUse use) const;

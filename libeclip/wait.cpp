@@ -143,8 +143,11 @@ int eclip_signal_destroy(eclip_context* context, uint32_t signal) {
 int eclip_is_complete(eclip_context* context, struct eclip_token token) {
   const eclip::SignalUse use{token.signal, token.generation};
   if (context == nullptr || token.signal >= eclip::WorkerState::signal_count) return 0;
-  if (!context->signals->is_complete(use))
-    return eclip::guarded([&] { return context->check_alive(); });
+  if (!context->signals->is_complete(use)) {
+    const int failed = eclip::guarded([&] { return context->check_alive(); });
+    // What is in a hardware queue still runs when its worker is cut off.
+    return failed == -EPROTO && context->signals->is_forwarded(use) ? 0 : failed;
+  }
   return context->signals->is_cancelled(use) ? -ECANCELED : 1;
 }
 

@@ -24,6 +24,7 @@ struct Cost {
   std::uint64_t count = 0;
   std::uint64_t errors = 0;
   std::uint64_t total_ns = 0;
+  std::uint64_t errors_ns = 0;
   std::uint64_t max_ns = 0;
   std::array<std::uint64_t, bucket_count> buckets{};
 
@@ -31,11 +32,17 @@ struct Cost {
     count += record.count;
     errors += record.errors;
     total_ns += record.total_ns;
+    errors_ns += record.errors_ns;
     max_ns = std::max(max_ns, record.max_ns);
     for (std::size_t i = 0; i < bucket_count; ++i) buckets.at(i) += record.buckets.at(i);
   }
   [[nodiscard]] double mean_ns() const {
     return static_cast<double>(total_ns) / static_cast<double>(std::max<std::uint64_t>(count, 1));
+  }
+  /// Of the calls that succeeded: a call that is refused at once tells nothing.
+  [[nodiscard]] double mean_success_ns() const {
+    return static_cast<double>(total_ns - errors_ns) /
+           static_cast<double>(std::max<std::uint64_t>(count - errors, 1));
   }
   /// At least this part of the calls took less: the end of a bucket, so up to twice too much.
   [[nodiscard]] std::uint64_t quantile_ns(double part) const {
@@ -45,7 +52,8 @@ struct Cost {
         static_cast<std::uint64_t>(std::ceil(part * static_cast<double>(in_buckets)));
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < bucket_count; ++i)
-      if ((sum += buckets.at(i)) >= wanted) return std::min(std::uint64_t{2} << i, max_ns);
+      if ((sum += buckets.at(i)) >= wanted && i + 1 < bucket_count)
+        return std::min(std::uint64_t{2} << i, max_ns);
     return max_ns;
   }
 };
@@ -71,11 +79,11 @@ std::optional<Cost> mask_change(const IoctlReport& report) {
   Cost cost;
   for (const auto& record : report.records)
     if (record.number == static_cast<std::uint32_t>(KfdCommand::set_cu_mask)) cost.add(record);
-  return cost.count == 0 ? std::nullopt : std::optional(cost);
+  return cost.count == cost.errors ? std::nullopt : std::optional(cost);
 }
 
 double avoided_s(const Cost& mask_change, std::uint64_t dispatches) {
-  return static_cast<double>(dispatches) * mask_change.mean_ns() / 1e9;
+  return static_cast<double>(dispatches) * mask_change.mean_success_ns() / 1e9;
 }
 
 std::string format_histogram(const Cost& cost) {
@@ -90,9 +98,10 @@ std::string format_histogram(const Cost& cost) {
   for (auto bucket = first; bucket < last; ++bucket) {
     const auto exponent = static_cast<unsigned>(bucket - cost.buckets.begin());
     const auto stars = static_cast<std::size_t>((*bucket * width + most - 1) / most);
-    text += fmt::format("  {:>8} .. {:>8} {:>10}{}{}\n", format_ns(std::uint64_t{1} << exponent),
-                        format_ns(std::uint64_t{2} << exponent), *bucket, stars == 0 ? "" : " ",
-                        std::string(stars, '*'));
+    text +=
+        fmt::format("  {:>8} .. {:>8} {:>10}{}{}\n", format_ns(std::uint64_t{1} << exponent),
+                    exponent + 1 < bucket_count ? format_ns(std::uint64_t{2} << exponent) : "more",
+                    *bucket, stars == 0 ? "" : " ", std::string(stars, '*'));
   }
   return text;
 }
@@ -108,11 +117,21 @@ const char* name_of_role(std::uint32_t role) {
   }
 }
 
+/// A process and its queues on eclipd's GPU.
+json holder_json(const KfdProcessRecord& process) {
+  return {{"pid", process.pid},
+          {"command", process.command.str()},
+          {"role", name_of_role(process.role)},
+          {"uid", process.uid},
+          {"queues", process.queues},
+          {"masked_queues", process.masked_queues}};
+}
+
 /// A process's figures for each second of the interval.
 struct Rates {
   const KfdProcessRecord* process;
   double ioctls_per_s;
-  double busy;  ///< threads that were in an ioctl, on average
+  double busy;  ///< time in ioctls that have returned since, but WAIT_EVENTS, of the interval
 };
 
 std::vector<Rates> rates_of(const IoctlTop& top) {
@@ -120,7 +139,8 @@ std::vector<Rates> rates_of(const IoctlTop& top) {
   for (const auto& now : top.now) {
     const auto before = std::find_if(top.before.begin(), top.before.end(),
                                      [&](const auto& each) { return each.pid == now.pid; });
-    const bool known = before != top.before.end() && before->ioctls <= now.ioctls;
+    const bool known = before != top.before.end() && before->ioctls <= now.ioctls &&
+                       before->total_ns <= now.total_ns;
     const std::uint64_t ioctls = now.ioctls - (known ? before->ioctls : 0);
     const std::uint64_t ns = now.total_ns - (known ? before->total_ns : 0);
     rates.push_back({.process = &now,
@@ -160,7 +180,8 @@ std::string to_text(const IoctlReport& report) {
   if (const auto change = mask_change(report); change && !report.pid)
     text += fmt::format(
         "\nioctls avoided: {} dispatches since start x {} for a mask change (mean of {}) = {}\n",
-        report.dispatches, format_ns(static_cast<std::uint64_t>(change->mean_ns())), change->count,
+        report.dispatches, format_ns(static_cast<std::uint64_t>(change->mean_success_ns())),
+        change->count - change->errors,
         format_ns(static_cast<std::uint64_t>(avoided_s(*change, report.dispatches) * 1e9)));
   return text;
 }
@@ -180,7 +201,7 @@ json to_json(const IoctlReport& report) {
           {"commands", commands},
           {"avoided",
            {{"dispatches", report.dispatches},
-            {"mask_change_mean_ns", change ? json(change->mean_ns()) : json(nullptr)},
+            {"mask_change_mean_ns", change ? json(change->mean_success_ns()) : json(nullptr)},
             {"seconds", change ? json(avoided_s(*change, report.dispatches)) : json(nullptr)}}}};
 }
 
@@ -211,16 +232,13 @@ json to_json(const IoctlTop& top) {
   json list = json::array();
   for (const Rates& rates : rates_of(top)) {
     const KfdProcessRecord& process = *rates.process;
-    list.push_back({{"pid", process.pid},
-                    {"command", process.command.str()},
-                    {"role", name_of_role(process.role)},
-                    {"uid", process.uid},
-                    {"queues", process.queues},
-                    {"masked_queues", process.masked_queues},
-                    {"ioctls", process.ioctls},
-                    {"errors", process.errors},
-                    {"ioctls_per_s", rates.ioctls_per_s},
-                    {"time_in_ioctls", rates.busy}});
+    json line = holder_json(process);
+    line["queues_elsewhere"] = process.queues_elsewhere;
+    line["ioctls"] = process.ioctls;
+    line["errors"] = process.errors;
+    line["ioctls_per_s"] = rates.ioctls_per_s;
+    line["time_in_ioctls"] = rates.busy;
+    list.push_back(std::move(line));
   }
   return list;
 }
@@ -244,12 +262,15 @@ std::string to_text(const BudgetReport& report) {
                  "{} on {} hardware slots{}", budget.queues, budget.hardware_slots,
                  budget.queues > budget.hardware_slots ? ": more than fit, they take turns" : ""));
   if (knows_all) {
-    line("tier", "tracepoints: queues of all processes are seen, a CU mask cannot be refused");
+    line("tier",
+         "tracepoints: compute queues created since eclipd's start are seen, and none is refused");
   } else {
     line("tier", "none: queues of other processes are not known");
     line("", printable(budget.why_no_tier.str()));
     return text;
   }
+  if (budget.unseen != 0)
+    line("incomplete", fmt::format("{} calls or queues could not be accounted", budget.unseen));
   Table table({{"PID", Align::right},
                {"COMMAND"},
                {"ROLE"},
@@ -268,13 +289,7 @@ json to_json(const BudgetReport& report) {
   const BudgetReply& budget = report.budget;
   json holders = json::array();
   for (const KfdProcessRecord& process : report.processes)
-    if (process.queues != 0)
-      holders.push_back({{"pid", process.pid},
-                         {"command", process.command.str()},
-                         {"role", name_of_role(process.role)},
-                         {"uid", process.uid},
-                         {"queues", process.queues},
-                         {"masked_queues", process.masked_queues}});
+    if (process.queues != 0) holders.push_back(holder_json(process));
   const bool knows_all = budget.tier != BudgetReply::none;
   return {
       {"budget", budget.budget},

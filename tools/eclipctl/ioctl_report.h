@@ -16,7 +16,7 @@ namespace eclip::ctl {
 struct IoctlReport {
   std::vector<IoctlRecord> records;  ///< of all processes
   std::optional<std::uint32_t> pid;  ///< shown: this one only
-  std::uint64_t dispatches = 0;      ///< packets that eclipd has forwarded since its start
+  std::uint64_t dispatches = 0;      ///< kernels that eclipd has forwarded since its start
 };
 
 std::string to_text(const IoctlReport& report);

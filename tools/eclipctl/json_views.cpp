@@ -82,6 +82,7 @@ json to_json(const StatusReply& status) {
       {"workers", status.workers},
       {"workers_cut_off", status.workers_cut_off},
       {"packets_forwarded", status.packets_forwarded},
+      {"dispatches_forwarded", status.dispatches_forwarded},
       {"queue_ioctls_since_ready", status.queue_ioctls_since_ready},
       {"kfd_ioctls", status.has_kfd_ioctls != 0 ? json(status.kfd_ioctls) : json(nullptr)},
       {"power_w", has_power ? json(status.power_mw / 1e3) : json(nullptr)},

@@ -90,7 +90,7 @@ int show_ioctls(const Options& options, std::optional<std::uint32_t> pid) {
   const auto status = connection->status();
   if (!status) return complain(status.error(), options);
   const IoctlReport report{
-      .records = std::move(*records), .pid = pid, .dispatches = status->packets_forwarded};
+      .records = std::move(*records), .pid = pid, .dispatches = status->dispatches_forwarded};
   if (options.json)
     print_json(to_json(report));
   else
@@ -105,8 +105,8 @@ int show_ioctl_top(const Options& options, const TopOptions& top) {
   auto before = connection->kfd_processes();
   if (!before) return complain(before.error(), options);
   auto then = Clock::now();
-  const auto shown =
-      show_repeatedly(top, "KFD ioctls by process; q ends", [&]() -> Result<std::string> {
+  const auto shown = show_repeatedly(
+      top, options.json ? "" : "KFD ioctls by process; q ends", [&]() -> Result<std::string> {
         auto now = connection->kfd_processes();
         if (!now) return tl::unexpected(now.error());
         const auto at = Clock::now();

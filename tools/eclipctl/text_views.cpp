@@ -74,7 +74,7 @@ std::string to_text(const StatusReply& status) {
                          ? fmt::format("{} of all processes since start; by tracepoints, which "
                                        "refuse nothing",
                                        status.kfd_ioctls)
-                         : "- (not measured: probes.measure_ioctls)");
+                         : "- (not measured; eclipctl ioctl show says why)");
   if (status.has_power != 0) {
     line("power", fmt::format("{:.1f} W", status.power_mw / 1e3));
     line("energy", fmt::format("{:.1f} J", static_cast<double>(status.energy_uj) / 1e6));

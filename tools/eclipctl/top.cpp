@@ -36,7 +36,7 @@ class Screen {
       ::mvaddnstr(row, 0, line.c_str(), COLS);
     ::refresh();
   }
-  /// Waits; true when "q" was pressed meanwhile.
+  /// Waits; true when "q" was pressed meanwhile, or the terminal is gone.
   static bool quits_within(std::chrono::milliseconds time) {
     const auto end = std::chrono::steady_clock::now() + time;
     while (true) {
@@ -44,7 +44,9 @@ class Screen {
           end - std::chrono::steady_clock::now());
       if (left.count() <= 0) return false;
       ::timeout(static_cast<int>(left.count()));
-      if (::getch() == 'q') return true;
+      const int key = ::getch();
+      constexpr std::chrono::milliseconds early{50};
+      if (key == 'q' || (key == ERR && std::chrono::steady_clock::now() + early < end)) return true;
     }
   }
 };
@@ -55,7 +57,8 @@ Result<void> show_repeatedly(const TopOptions& options, const std::string& title
                              const std::function<Result<std::string>()>& next) {
   const auto interval = std::chrono::duration_cast<std::chrono::milliseconds>(options.interval);
   std::unique_ptr<Screen> screen;
-  if (::isatty(STDOUT_FILENO) != 0 && ::isatty(STDIN_FILENO) != 0)
+  if (!title.empty() && !options.count && ::isatty(STDOUT_FILENO) != 0 &&
+      ::isatty(STDIN_FILENO) != 0)
     screen = std::make_unique<Screen>();
   for (unsigned shown = 0; !options.count || shown < *options.count; ++shown) {
     if (screen) {

@@ -15,8 +15,9 @@ struct TopOptions {
   std::optional<unsigned> count;  ///< screens, then the end; none: until "q" or SIGINT
 };
 
-/// Shows what `next` returns, once in an interval. On a terminal below `title`, cut to its size;
-/// else one after the other. An error of `next` ends it.
+/// Shows what `next` returns, once in an interval: on a terminal below `title`, cut to its size;
+/// one after the other where there is no terminal, no title, or a count. An error of `next` ends
+/// it.
 Result<void> show_repeatedly(const TopOptions& options, const std::string& title,
                              const std::function<Result<std::string>()>& next);
 

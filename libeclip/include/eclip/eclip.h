@@ -256,7 +256,8 @@ ECLIP_API int eclip_submit_barrier(eclip_lease* lease, const struct eclip_barrie
                                    struct eclip_token* token);
 
 /* 1 when the packet of `token` has completed, or the token is none, -ECANCELED when it was dropped
- * with its lease, -EPROTO when eclipd has cut this worker off, -ECONNRESET when it is gone, else 0.
+ * with its lease, -EPROTO when eclipd has cut this worker off and will not take the packet,
+ * -ECONNRESET when eclipd is gone, and the GPU's queues with it, else 0.
  * A few loads, and a look at the socket once in 20 ms while eclipd's heartbeat is late: for a
  * program that does nothing but poll, the way to learn of eclipd's end. */
 ECLIP_API int eclip_is_complete(eclip_context* context, struct eclip_token token);

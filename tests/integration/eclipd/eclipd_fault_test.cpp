@@ -118,7 +118,8 @@ TEST_F(EclipdFault, AClientOfAnotherProtocolVersionIsToldBothVersions) {
   const auto reply = exchange(socket->get(), message, {}, patience);
   ASSERT_FALSE(reply);
   EXPECT_EQ(reply.error().code, Errc::version_mismatch);
-  EXPECT_THAT(reply.error().message(), HasSubstr("9.0"));
+  EXPECT_THAT(reply.error().message(),
+              HasSubstr("9." + std::to_string(MessageHeader::protocol_minor)));
 }
 
 TEST_F(EclipdFault, RequestsWithoutAWorkerAndUnknownOnesAreRefusedAndTheConnectionGoesOn) {

@@ -85,6 +85,20 @@ class EclipdTestpoint : public EclipdTest, public ::testing::WithParamInterface<
     const auto clients = control({"client", "list"});
     return clients.size() == 1 ? clients.at(0).at("packets").get<std::uint64_t>() : 0;
   }
+  void expect_another_serves_than(pid_t first) const {
+    EXPECT_TRUE(eventually([&] {
+      const auto now = daemon_processes();
+      return now.size() == 2 && now.back() != first;
+    })) << "the point was not reached, or no other process serves";
+  }
+  /// The survivor, alone now, has lost one request with eclipd and goes on.
+  void expect_survival(ChildProcess& survivor) const {
+    EXPECT_TRUE(eventually([&] { return packets_of_the_only_client() > 100; }));
+    const Record record = record_of(survivor);
+    EXPECT_EQ(record.not_done, 1U);
+    EXPECT_EQ(record.reattachments, 1U);
+    EXPECT_TRUE(all_streams_become_free());
+  }
   [[nodiscard]] std::string point(const char* what) const {
     return std::string(GetParam().name) + ":" + what + ":" + std::to_string(GetParam().at);
   }
@@ -235,20 +249,13 @@ TEST_P(EclipdDaemonQueueTestpoint, ADaemonThatEndsHereIsToldToAllAndTheNextOneSe
   }
   const int status = visitor->wait();
   EXPECT_EQ(status, 3) << visitor->errors();
-  EXPECT_TRUE(eventually([&] {
-    const auto now = daemon_processes();
-    return now.size() == 2 && now.back() != first;
-  })) << "the point was not reached, or no other process serves";
+  expect_another_serves_than(first);
   if (held) {
     EXPECT_THROW(while (true) holder->allocate(4096), ApiError) << "the holder is told as well";
   }
   held.reset();
   holder.reset();
-  EXPECT_TRUE(eventually([&] { return packets_of_the_only_client() > 100; }));
-  const Record record = record_of(*survivor);
-  EXPECT_EQ(record.not_done, 1U);
-  EXPECT_EQ(record.reattachments, 1U);
-  EXPECT_TRUE(all_streams_become_free());
+  expect_survival(*survivor);
   EXPECT_EQ(worker("queue")->wait(), 0);
 }
 
@@ -275,15 +282,8 @@ TEST_P(EclipdDaemonTestpoint, ADaemonThatEndsHereIsToldToItsWorkersAndTheNextOne
   const auto visitor = worker("visit");
   const int status = visitor->wait();
   EXPECT_TRUE(status == 0 || status == 3) << status << ": " << visitor->errors();
-  EXPECT_TRUE(eventually([&] {
-    const auto now = daemon_processes();
-    return now.size() == 2 && now.back() != first;
-  })) << "the point was not reached, or no other process serves";
-  EXPECT_TRUE(eventually([&] { return packets_of_the_only_client() > 100; }));
-  const Record record = record_of(*survivor);
-  EXPECT_EQ(record.not_done, 1U);
-  EXPECT_EQ(record.reattachments, 1U);
-  EXPECT_TRUE(all_streams_become_free());
+  expect_another_serves_than(first);
+  expect_survival(*survivor);
   EXPECT_EQ(worker("visit")->wait(), 0);
 }
 

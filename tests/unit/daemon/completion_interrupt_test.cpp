@@ -117,6 +117,32 @@ TEST_F(CompletionInterruptTest, IsNotAskedForWhilePacketsCome) {
   EXPECT_EQ(queues_[0].interrupts->load(), 0U);
 }
 
+TEST_F(CompletionInterruptTest, IsTakenBackWhenTheForwarderIsAwake) {
+  start(0us);
+  for (std::uint32_t i = 0; i < 4; ++i) submit(dispatch({.signal = i, .generation = 1}));
+  ASSERT_TRUE(eventually([this] { return queues_[0].interrupts_host(3); }));
+  forwarder_->stop();
+  for (std::uint64_t i = 0; i < 4; ++i) EXPECT_FALSE(queues_[0].interrupts_host(i));
+}
+
+TEST_F(CompletionInterruptTest, DoesNotWaitForAFenceThatIsWantedBeforeItSleeps) {
+  start(0us);
+  submit(dispatch());
+  ASSERT_TRUE(sleeps());
+  auto region =
+      Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing), RegionWriter::both, 1);
+  LeaseRing& ring = region->payload<LeaseRing>();
+  forwarder_->attach(ben_.forwarded);
+  forwarder_->open_lease(ben_.forwarded, std::make_unique<ForwardedLease>(
+                                             ForwardedLease{.id = LeaseId{2},
+                                                            .stream = StreamId{0},
+                                                            .region = std::move(*region),
+                                                            .reader = LeaseRingReader(ring),
+                                                            .slot = &ben_.state->leases[2]}));
+  ASSERT_TRUE(eventually([this] { return queues_[0].rung() == 2; })) << "the fence";
+  EXPECT_TRUE(eventually([this] { return queues_[0].interrupts_host(1); }));
+}
+
 TEST_F(CompletionInterruptTest, WithoutOneTheForwarderNapsUntilThePacketsAreDone) {
   start(0us, false);
   submit(dispatch({.signal = 5, .generation = 1}));

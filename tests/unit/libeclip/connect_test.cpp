@@ -83,7 +83,7 @@ TEST(Connect, RefusesAnotherProtocolAndNamesBoth) {
     return std::optional(std::vector{reply});
   }});
   EXPECT_EQ(connect_to(daemon), -EPROTO);
-  EXPECT_THAT(eclip_last_error(), HasSubstr("9.0"));
+  EXPECT_THAT(eclip_last_error(), HasSubstr("9." + std::to_string(MessageHeader::protocol_minor)));
   EXPECT_THAT(eclip_last_error(), HasSubstr("install the same version"));
 }
 

@@ -65,6 +65,15 @@ TEST(IoctlReport, AddsProcessesUpAndNamesQuantiles) {
   report.pid = 9;
   EXPECT_TRUE(ctl::to_json(report)["commands"].empty());
   EXPECT_THAT(ctl::to_text(report), HasSubstr("process 9 has made no KFD ioctl"));
+  report.records = {mask_changes(7, 10, 1), mask_changes(7, 31, 1)};
+  report.records[1].max_ns = 60'000'000'000;
+  report.pid.reset();
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("60 s  60 s")) << "longer than the last bucket";
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("2.15 s ..     more          1"));
+  report.records = {mask_changes(7, 10, 2)};
+  report.records[0].errors = 1;
+  report.records[0].errors_ns = 1;
+  EXPECT_EQ(ctl::to_json(report)["avoided"]["mask_change_mean_ns"], 2047.0) << "of what succeeded";
   report.records.clear();
   EXPECT_TRUE(ctl::to_json(report)["avoided"]["seconds"].is_null()) << "nothing to go by";
 }
@@ -101,6 +110,7 @@ TEST(BudgetReport, SaysWhoHoldsWhatAndWhenItIsTooMuch) {
                    .queues = 30,
                    .hardware_slots = 24,
                    .tier = BudgetReply::none,
+                   .unseen = 0,
                    .why_no_tier = {}};
   report.budget.why_no_tier.assign("no \x1b BTF");
   EXPECT_THAT(ctl::to_text(report), HasSubstr("7 of 7 streams: 7 eclipd's, ? of others\n"));
@@ -115,8 +125,10 @@ TEST(BudgetReport, SaysWhoHoldsWhatAndWhenItIsTooMuch) {
   report.processes = {other, idle};
   report.budget.tier = BudgetReply::tracepoints;
   report.budget.masked_queues = 8;
+  report.budget.unseen = 3;
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("3 calls or queues could not be accounted"));
   EXPECT_THAT(ctl::to_text(report), HasSubstr("1 of others - OVER BUDGET"));
-  EXPECT_THAT(ctl::to_text(report), HasSubstr("cannot be refused"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("none is refused"));
   EXPECT_THAT(ctl::to_text(report), Not(HasSubstr("78")));
   EXPECT_EQ(ctl::to_json(report)["holders"].size(), 1U);
 }
