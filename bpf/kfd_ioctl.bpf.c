@@ -2,9 +2,9 @@
 // What the KFD's ioctls cost each process, by command, and the queues that each has.
 //
 // Attached to the entry and exit of every system call, because kernels may refuse everything closer
-// to the driver; what is no ioctl leaves after a few instructions. 32-bit
-// system calls (int 0x80) are not seen. Queue ids are read from the process's own memory after the
-// driver has returned: good enough to count by, not to decide by.
+// to the driver; what is no ioctl leaves after a few instructions. 32-bit system calls (int 0x80)
+// are not seen. Queue ids are read from the process's own memory after the driver has returned:
+// good enough to count by, not to decide by.
 #include "kernel_types.h"
 //
 #include <linux/bpf.h>

@@ -1,4 +1,4 @@
-// Service: what it reports to eclipctl.
+// Service: what it reports to eclipctl and, of the budget, to the log.
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
