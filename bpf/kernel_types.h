@@ -7,6 +7,8 @@
 
 #include <linux/types.h>
 
+#define __VMLINUX_H__ /* for bpf_tracing.h: pt_regs below has the kernel's names */
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct super_block {
@@ -14,6 +16,7 @@ struct super_block {
 };
 
 struct inode {
+  unsigned short i_mode;
   __u32 i_rdev;
   struct super_block* i_sb;
 };
@@ -40,6 +43,7 @@ struct signal_struct {
 };
 
 struct task_struct {
+  int pid;
   int tgid;
   struct files_struct* files;
   struct task_struct* group_leader;
@@ -47,8 +51,35 @@ struct task_struct {
   __u64 start_boottime;
 };
 
+/* Of the amdgpu module. */
+enum kfd_queue_type {
+  KFD_QUEUE_TYPE_COMPUTE = 0, /* only these have CU masks */
+};
+struct kfd_node { /* from Linux 6.5 */
+  unsigned int id;
+};
+struct kfd_dev { /* before */
+  unsigned int id;
+};
+struct queue_properties {
+  enum kfd_queue_type type;
+  unsigned int queue_id;
+};
+struct process_queue_manager {
+  struct kfd_process* process;
+};
+struct kfd_process {
+  struct process_queue_manager pqm;
+};
+struct queue {
+  struct kfd_process* process;
+  struct kfd_dev* device;
+  struct queue_properties properties;
+};
+
 /* x86-64: system call arguments. */
 struct pt_regs {
+  unsigned long ax;
   unsigned long si;
   unsigned long di;
   unsigned long dx;

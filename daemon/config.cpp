@@ -223,21 +223,29 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                  [&](auto n) { config.forwarder.nap = std::chrono::microseconds(n); });
   forwarder.read("patience_ms", 0, 60'000,
                  [&](auto n) { config.forwarder.patience = std::chrono::milliseconds(n); });
+  TableReader budget(root, "budget", source);
+  std::string policy;
+  budget.read("policy", policy, {"off", "audit", "enforce"});
+  if (!policy.empty())
+    config.budget.policy = policy == "off"     ? BudgetTier::off
+                           : policy == "audit" ? BudgetTier::audit
+                                               : BudgetTier::enforce;
+  budget.read("gate_render_nodes", config.budget.gate_render_nodes);
   TableReader probes(root, "probes", source);
   probes.read("measure_ioctls", config.probes.measure_ioctls);
 
-  for (auto* table : {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &probes})
+  for (auto* table : {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &budget, &probes})
     if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());
   if (auto read = read_users(root, source, config); !read) return tl::unexpected(read.error());
-  constexpr std::array known_tables{"daemon", "gpu",       "pool",   "workers",
-                                    "leases", "forwarder", "probes", "limits"};
+  constexpr std::array known_tables{"daemon",    "gpu",    "pool",   "workers", "leases",
+                                    "forwarder", "budget", "probes", "limits"};
   for (const auto& [key, node] : root) {
     if (std::find(known_tables.begin(), known_tables.end(), key.str()) == known_tables.end())
       return fail(Errc::invalid_argument,
                   source + ":" + std::to_string(node.source().begin.line) +
                       ": unknown table or key '" + std::string(key.str()) +
                       "'; there are: [daemon], [gpu], [pool], [workers], [leases], [[limits]], "
-                      "[forwarder], [probes]");
+                      "[forwarder], [budget], [probes]");
   }
   if (!layout.empty() && !config.pool.streams.empty())
     return fail(Errc::invalid_argument,

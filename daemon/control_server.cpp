@@ -344,6 +344,12 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       answer_list(connection, sequence, MessageType::kfd_process_record, *processes);
       return std::nullopt;
     }
+    case MessageType::list_denials: {
+      const auto denials = service_.denials();
+      if (!denials) return tl::unexpected(denials.error());
+      answer_list(connection, sequence, MessageType::denial_record, *denials);
+      return std::nullopt;
+    }
     default:
       return fail(Errc::malformed, "message type " +
                                        std::to_string(static_cast<unsigned>(message.header.type)) +

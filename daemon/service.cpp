@@ -25,7 +25,7 @@ std::uint64_t random_epoch() {
 
 }  // namespace
 
-Service::Service(Config config)
+Service::Service(Config config, Result<bpf::BudgetGuard> guard)
     : config_(std::move(config)),
       epoch_(random_epoch()),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -34,6 +34,7 @@ Service::Service(Config config)
         // Only a full counter can refuse, and then the fd is readable already.
         [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
       }),
+      guard_(std::move(guard)),
       ioctl_probe_(fail(Errc::unsupported,
                         "eclipd does not measure KFD ioctls; set probes.measure_ioctls = true in "
                         "its configuration and restart it")) {}
@@ -44,19 +45,14 @@ Service::~Service() {
 }
 
 Result<std::unique_ptr<Service>> Service::create(const Config& config,
-                                                 std::unique_ptr<GpuDevice> device) {
-  std::unique_ptr<Service> service(new Service(config));
+                                                 std::unique_ptr<GpuDevice> device,
+                                                 Result<bpf::BudgetGuard> guard) {
+  std::unique_ptr<Service> service(new Service(config, std::move(guard)));
   if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
   service->device_ = std::move(device);
   service->power_.emplace(service->device_->topology().render_minor);
-  if (config.probes.measure_ioctls) {
-    service->ioctl_probe_ = KfdIoctlProbe::attach();
-    if (service->ioctl_probe_)
-      spdlog::info(
-          "KFD ioctls of all processes are measured by tracepoints; a CU mask cannot be refused");
-    else
-      spdlog::warn("{}", service->ioctl_probe_.error().message());
-  }
+  if (auto attached = service->attach_probe(); !attached)
+    spdlog::warn("{}", attached.error().message());
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
   auto watched = service->device_->watch([raw = service.get()](const Error& error) {
     raw->mailbox_.post([raw, error] { raw->failure_ = error; });
@@ -66,6 +62,18 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
   return service;
 }
 
+Result<void> Service::attach_probe() {
+  const auto guarded = guard_ ? guard_->state() : tl::unexpected(guard_.error());
+  const bool needs_ledger = config_.budget.policy != BudgetTier::off &&
+                            (!guarded || guarded->tier.accounting == guard_by_returns);
+  if (!config_.probes.measure_ioctls && !needs_ledger) return {};
+  ioctl_probe_ = bpf::KfdIoctlProbe::attach();
+  if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
+  spdlog::info("KFD ioctls of all processes are measured{}",
+               guarded ? "" : " by tracepoints; a CU mask cannot be refused");
+  return {};
+}
+
 Result<void> Service::create_pool() {
   const GpuTopology& gpu = device_->topology();
   const auto sample = device_->sample_clock();
@@ -73,6 +81,7 @@ Result<void> Service::create_pool() {
   first_sample_ = *sample;
   const auto masks = pool_masks(config_, gpu);
   if (!masks) return tl::unexpected(masks.error());
+  if (auto leased = take_lease_on_budget(masks->size()); !leased) return leased;
   for (const auto& mask : *masks) {
     auto queue = device_->create_queue(queue_packets, mask);
     if (!queue)

@@ -12,11 +12,12 @@
 #include <variant>
 #include <vector>
 
+#include "bpf/budget_guard.h"
+#include "bpf/kfd_ioctl_probe.h"
 #include "daemon/config.h"
 #include "daemon/energy_ledger.h"
 #include "daemon/forwarder.h"
 #include "daemon/gpu_device.h"
-#include "daemon/kfd_ioctl_probe.h"
 #include "daemon/lease_table.h"
 #include "daemon/mailbox.h"
 #include "daemon/peer.h"
@@ -29,9 +30,11 @@ namespace eclip::daemon {
 
 class Service {
  public:
-  /// Creates the pool on a GPU, once, and starts the forwarder. Errors name what failed.
-  static Result<std::unique_ptr<Service>> create(const Config& config,
-                                                 std::unique_ptr<GpuDevice> device);
+  /// Creates the pool on a GPU, once, under the guard if there is one, and starts the forwarder.
+  /// Errors name what failed.
+  static Result<std::unique_ptr<Service>> create(
+      const Config& config, std::unique_ptr<GpuDevice> device,
+      Result<bpf::BudgetGuard> guard = fail(Errc::unsupported, "no budget guard was asked for"));
   /// Stops the forwarder, then gives queues and memory back.
   ~Service();
   Service(const Service&) = delete;
@@ -88,6 +91,8 @@ class Service {
   [[nodiscard]] Result<std::vector<IoctlRecord>> ioctls() const;
   [[nodiscard]] Result<std::vector<KfdProcessRecord>> kfd_processes() const;
   [[nodiscard]] BudgetReply budget() const;
+  /// Errc::unsupported and others: there is no guard.
+  [[nodiscard]] Result<std::vector<DenialRecord>> denials() const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -111,7 +116,8 @@ class Service {
     std::shared_ptr<LeaseUse> use;
   };
 
-  explicit Service(Config config);
+  Service(Config config, Result<bpf::BudgetGuard> guard);
+  Result<void> attach_probe();
   Result<void> create_pool();
   Result<void> create_board(const std::vector<CuMask>& masks);
   void start_forwarder(CompletionInterrupt interrupt);
@@ -129,10 +135,24 @@ class Service {
   void carry_out(const LeaseTable::Change& change, HeldLease& held);
   void publish_streams();
   void account_energy();
+  /// A process's compute queues on a GPU.
+  struct LedgerEntry {
+    pid_t pid = 0;
+    std::uint32_t gpu_id = 0;  ///< the driver's
+    std::uint32_t alive = 0;
+    std::uint32_t masked = 0;
+    std::uint32_t from_before = 0;  ///< listed by the driver, not seen: with a mask or without
+  };
+  [[nodiscard]] Result<std::vector<LedgerEntry>> all_queues() const;
+  [[nodiscard]] BudgetTier budget_tier() const;
+  /// Lets eclipd itself have so many CU-masked queues. Errc::budget_exceeded names who has them.
+  Result<void> take_lease_on_budget(std::size_t streams);
   /// CU-masked queues on this GPU, of all processes but eclipd.
-  [[nodiscard]] std::map<pid_t, std::uint32_t> unmanaged_masks() const;
+  [[nodiscard]] std::map<pid_t, std::uint32_t> unmanaged_masks();
   /// Says in the log which processes have got or lost such queues since it last looked.
   void audit_budget();
+  /// Says what the guard has refused since.
+  void audit_guard();
   void blame() const;
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
@@ -143,7 +163,8 @@ class Service {
   Mailbox mailbox_;
   std::unique_ptr<GpuDevice> device_;  // outlives all that came from it
   std::optional<PowerMeter> power_;
-  Result<KfdIoctlProbe> ioctl_probe_;  ///< the error: why there is none
+  Result<bpf::BudgetGuard> guard_;          ///< the error: why there is none
+  Result<bpf::KfdIoctlProbe> ioctl_probe_;  ///< the error: why there is none
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;
@@ -157,6 +178,10 @@ class Service {
   Clock::time_point energy_due_ = started_;
   Clock::time_point audit_due_ = started_;
   std::uint64_t said_unseen_ = 0;
+  std::uint64_t said_unchecked_ = 0;
+  bool said_unreadable_ = false;
+  std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint64_t>
+      audited_denials_;                           ///< by the process's start and id
   std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;

@@ -222,7 +222,7 @@ std::optional<std::chrono::steady_clock::time_point> Service::next_deadline() co
   auto next = table_->next_deadline();
   if (!leases_.empty() && energy_due_ != Clock::time_point::max() && (!next || energy_due_ < *next))
     next = energy_due_;
-  if (ioctl_probe_ && (!next || audit_due_ < *next)) next = audit_due_;
+  if ((ioctl_probe_ || guard_) && (!next || audit_due_ < *next)) next = audit_due_;
   return next;
 }
 
@@ -233,7 +233,7 @@ void Service::run_due() {
     carry_out_changes();
   }
   if (!leases_.empty() && energy_due_ <= now) account_energy();
-  if (ioctl_probe_ && audit_due_ <= now) audit_budget();
+  if ((ioctl_probe_ || guard_) && audit_due_ <= now) audit_budget();
 }
 
 void Service::carry_out_changes() {

@@ -1,16 +1,15 @@
-// Service: what it reports to eclipctl and, of the budget, to the log.
-#include <spdlog/spdlog.h>
-#include <sys/stat.h>
+// Service: what it reports to eclipctl.
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
+#include <cstring>
 #include <map>
+#include <numeric>
 #include <string>
 
+#include "daemon/processes.h"
 #include "daemon/service.h"
 #include "ipc/kfd_command.h"
-#include "ipc/printable.h"
 
 namespace eclip::daemon {
 namespace {
@@ -19,25 +18,6 @@ std::uint64_t milliseconds_since(std::chrono::steady_clock::time_point since) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                         std::chrono::steady_clock::now() - since)
                                         .count());
-}
-
-/// Between looks at the queues of other processes.
-constexpr std::chrono::seconds audit_tick{1};
-
-/// A process's own figures; "" and 0 when it is gone.
-struct ProcessFacts {
-  std::string command;
-  uid_t uid = 0;
-};
-ProcessFacts facts_of(pid_t pid) {
-  const std::string directory = "/proc/" + std::to_string(pid);
-  ProcessFacts facts;
-  std::ifstream comm(directory + "/comm");
-  std::getline(comm, facts.command);
-  facts.command = printable(facts.command);
-  struct stat status {};
-  if (::stat(directory.c_str(), &status) == 0) facts.uid = status.st_uid;
-  return facts;
 }
 
 }  // namespace
@@ -72,6 +52,7 @@ StatusReply Service::status() const {
     reply.kfd_ioctls = total.value_or(0);
   }
   reply.device_time_rate = board().device_time_rate.load();
+  reply.budget_tier = budget_tier();
   return reply;
 }
 
@@ -177,19 +158,20 @@ Result<std::vector<IoctlRecord>> Service::ioctls() const {
 }
 
 Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
-  if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
-  const auto costs = ioctl_probe_->costs();
-  if (!costs) return tl::unexpected(costs.error());
-  const auto queues = ioctl_probe_->queues();
+  const auto queues = all_queues();
   if (!queues) return tl::unexpected(queues.error());
   std::map<pid_t, KfdProcessRecord> by_pid;
-  for (const auto& cost : *costs) {
-    if (cost.pid == 0) continue;
-    KfdProcessRecord& record = by_pid[cost.pid];
-    record.ioctls += cost.count;
-    record.errors += cost.errors;
-    if (cost.number != static_cast<std::uint32_t>(KfdCommand::wait_events))
-      record.total_ns += cost.total_ns;
+  if (ioctl_probe_) {
+    const auto costs = ioctl_probe_->costs();
+    if (!costs) return tl::unexpected(costs.error());
+    for (const auto& cost : *costs) {
+      if (cost.pid == 0) continue;
+      KfdProcessRecord& record = by_pid[cost.pid];
+      record.ioctls += cost.count;
+      record.errors += cost.errors;
+      if (cost.number != static_cast<std::uint32_t>(KfdCommand::wait_events))
+        record.total_ns += cost.total_ns;
+    }
   }
   for (const auto& of : *queues) {
     KfdProcessRecord& record = by_pid[of.pid];
@@ -199,6 +181,7 @@ Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
     }
     record.queues += of.alive;
     record.masked_queues += of.masked;
+    record.queues_from_before += of.from_before;
   }
   std::vector<KfdProcessRecord> records;
   for (auto& [pid, record] : by_pid) {
@@ -216,73 +199,75 @@ Result<std::vector<KfdProcessRecord>> Service::kfd_processes() const {
   return records;
 }
 
+BudgetTier Service::budget_tier() const {
+  BudgetTier tier{};
+  tier.policy = config_.budget.policy;
+  if (ioctl_probe_) tier.kind = BudgetTier::tracepoints;
+  if (!guard_) return tier;
+  const auto state = guard_->state();
+  if (!state) return tier;
+  tier.kind = BudgetTier::guard;
+  tier.policy = state->policy == guard_enforce ? BudgetTier::enforce : BudgetTier::audit;
+  tier.verdict = static_cast<std::uint32_t>(state->tier.verdict);
+  tier.accounting = state->tier.accounting;
+  return tier;
+}
+
 BudgetReply Service::budget() const {
   BudgetReply reply{};
   reply.budget = Board::max_streams;
   reply.pool_streams = static_cast<std::uint32_t>(queues_.size());
   reply.hardware_slots = device_->topology().hardware_queue_slots;
+  reply.vmids = device_->topology().vmids;
   reply.queues = reply.masked_queues = reply.pool_streams;
-  const auto queues = ioctl_probe_
-                          ? ioctl_probe_->queues()
-                          : Result<std::vector<KfdQueues>>(tl::unexpected(ioctl_probe_.error()));
+  reply.processes = 1;
+  reply.tier = budget_tier();
+  if (!guard_) reply.why.assign(guard_.error().message());
+  const auto queues = all_queues();
   if (!queues) {
-    reply.tier = BudgetReply::none;
-    reply.why_no_tier.assign(queues.error().message());
+    reply.tier.kind = BudgetTier::none;
+    if (guard_ || config_.budget.policy == BudgetTier::off)
+      reply.why.assign(queues.error().message());
     return reply;
   }
-  reply.tier = BudgetReply::tracepoints;
-  reply.unseen = ioctl_probe_->unseen();
+  if (ioctl_probe_) reply.unseen = ioctl_probe_->unseen();
   for (const auto& of : *queues) {
     if (of.pid == ::getpid() || of.gpu_id != device_->topology().driver_id) continue;
     reply.queues += of.alive;
     reply.masked_queues += of.masked;
+    ++reply.processes;
   }
+  if (!guard_) return reply;
+  const auto state = guard_->state();
+  if (!state) {
+    reply.why.assign(state.error().message());
+    return reply;
+  }
+  reply.unseen += state->unaccounted;
+  reply.refused = std::accumulate(state->refused.begin(), state->refused.end(), std::uint64_t{0});
+  reply.audited = std::accumulate(state->audited.begin(), state->audited.end(), std::uint64_t{0});
+  reply.unchecked = state->unchecked;
+  reply.in_use = state->in_use;
   return reply;
 }
 
-std::map<pid_t, std::uint32_t> Service::unmanaged_masks() const {
-  std::map<pid_t, std::uint32_t> masks;
-  const auto queues = ioctl_probe_->queues();
-  if (!queues) {
-    spdlog::warn("the budget is not audited: {}", queues.error().message());
-    return audited_masks_;
+Result<std::vector<DenialRecord>> Service::denials() const {
+  if (!guard_) return tl::unexpected(guard_.error());
+  const auto denials = guard_->denials();
+  if (!denials) return tl::unexpected(denials.error());
+  std::vector<DenialRecord> records;
+  for (const auto& denial : *denials) {
+    DenialRecord record{};
+    record.pid = denial.process.tgid;
+    record.uid = denial.what.uid;
+    record.reason = denial.what.reason;
+    record.number = denial.what.number;
+    record.refused = denial.what.refused;
+    record.audited = denial.what.audited;
+    record.command.assign({denial.what.command, ::strnlen(denial.what.command, 16)});
+    records.push_back(record);
   }
-  for (const auto& of : *queues)
-    if (of.pid != ::getpid() && of.gpu_id == device_->topology().driver_id && of.masked > 0)
-      masks[of.pid] = of.masked;
-  return masks;
-}
-
-void Service::audit_budget() {
-  audit_due_ = Clock::now() + audit_tick;
-  auto masks = unmanaged_masks();
-  const auto count_of = [](const auto& of, pid_t pid) {
-    const auto found = of.find(pid);
-    return found == of.end() ? 0U : found->second;
-  };
-  auto total = static_cast<std::uint32_t>(queues_.size());
-  for (const auto& [pid, count] : masks) total += count;
-  for (const auto& [pid, count] : masks) {
-    if (count <= count_of(audited_masks_, pid)) continue;
-    const ProcessFacts facts = facts_of(pid);
-    spdlog::warn(
-        "process {} '{}' of uid {} has {} CU-masked queues that are not eclipd's on this GPU; with "
-        "the pool that is {} of a budget of {}: past it all of them become slower. eclipd sees "
-        "this and cannot refuse it (eclipctl budget)",
-        pid, facts.command, facts.uid, count, total, Board::max_streams);
-  }
-  for (const auto& [pid, count] : audited_masks_)
-    if (count_of(masks, pid) < count)
-      spdlog::info("process {} has {} CU-masked queues on this GPU now, {} before", pid,
-                   count_of(masks, pid), count);
-  audited_masks_ = std::move(masks);
-  // Said once, and again for twice as many.
-  const std::uint64_t unseen = ioctl_probe_->unseen();
-  if (unseen > 0 && unseen >= 2 * said_unseen_) {
-    spdlog::warn("{} KFD calls or queues of all processes were not accounted: too many at a time",
-                 unseen);
-    said_unseen_ = unseen;
-  }
+  return records;
 }
 
 }  // namespace eclip::daemon

@@ -27,6 +27,16 @@ std::uint32_t driver_id(std::uint32_t node) {
   return file >> id ? id : 0;
 }
 
+/// Processes that the hardware holds at a time: the topology does not tell. The driver leaves the
+/// KFD VMIDs 8 to 15, and from gfx908 on those from 3 (first_kfd_vmid of amdgpu's gmc_v9_0.c);
+/// gfx10 and later have 8 again.
+std::uint32_t vmids_of(const HSA_ENGINE_ID& engine) {
+  const bool is_compute_part =
+      engine.ui32.Major == 9 &&
+      (engine.ui32.Minor >= 4 || engine.ui32.Stepping == 8 || engine.ui32.Stepping == 10);
+  return is_compute_part ? 13 : 8;
+}
+
 }  // namespace
 
 Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
@@ -52,6 +62,7 @@ Result<GpuTopology> read_topology(std::optional<std::uint32_t> node) {
         .cu_count = properties.NumFComputeCores / properties.NumSIMDPerCU,
         .shader_engines = std::max(properties.NumShaderBanks / arrays_per_engine, 1U),
         .hardware_queue_slots = properties.NumCpQueues,
+        .vmids = vmids_of(properties.EngineId),
         .local_memory_per_workgroup_bytes = properties.LDSSizeInKB * 1024,
         .render_minor = static_cast<std::uint32_t>(properties.DrmRenderMinor),
     };

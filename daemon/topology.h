@@ -21,6 +21,7 @@ struct GpuTopology {
   std::uint32_t cu_count = 0;
   std::uint32_t shader_engines = 0;
   std::uint32_t hardware_queue_slots = 0;  ///< 0: not reported
+  std::uint32_t vmids = 0;                 ///< processes that it holds at a time; 0: not known
   std::uint32_t local_memory_per_workgroup_bytes = 0;
   std::uint32_t render_minor = 0;  ///< of /dev/dri/renderD*
 };

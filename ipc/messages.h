@@ -32,6 +32,7 @@ enum class MessageType : std::uint16_t {
   list_ioctls = 14,
   list_kfd_processes = 15,
   get_budget = 16,
+  list_denials = 17,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -47,12 +48,13 @@ enum class MessageType : std::uint16_t {
   ioctl_record = 111,
   kfd_process_record = 112,
   budget = 113,
+  denial_record = 114,
 };
 
 struct MessageHeader {
   static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
   static constexpr std::uint16_t protocol_major = 2;           ///< other majors are refused
-  static constexpr std::uint16_t protocol_minor = 1;
+  static constexpr std::uint16_t protocol_minor = 2;
 
   std::uint32_t magic;
   std::uint16_t major;
@@ -169,6 +171,20 @@ struct ErrorReply {
   Text<224> text;
 };
 
+/// How the budget of CU-masked streams is kept.
+struct BudgetTier {
+  enum Kind : std::uint32_t {
+    none = 0,         ///< eclipd knows its own queues only
+    tracepoints = 1,  ///< queues of all processes are counted, and none can be refused
+    guard = 2,        ///< masks are refused where the policy says so
+  };
+  enum Policy : std::uint32_t { off = 0, audit = 1, enforce = 2 };
+  std::uint32_t kind;
+  std::uint32_t policy;      ///< in force, of the guard; else the configuration's
+  std::uint32_t verdict;     ///< of the guard: a bpf::GuardVerdict
+  std::uint32_t accounting;  ///< of the guard: a guard_accounting
+};
+
 struct StatusReply {
   Text<32> version;
   Text<64> gpu_name;
@@ -192,6 +208,7 @@ struct StatusReply {
   std::uint64_t kfd_ioctls;                ///< of all processes since eclipd's start
   std::uint32_t has_kfd_ioctls;            ///< 1: the probe that counts them is attached
   std::uint32_t leases_queued;
+  BudgetTier budget_tier;
 };
 
 struct StreamRecord {
@@ -258,31 +275,47 @@ struct KfdProcessRecord {
   std::uint32_t pid;
   std::uint32_t uid;
   std::uint32_t role;
-  std::uint32_t
-      queues;  ///< compute queues, created since eclipd's start and alive, on eclipd's GPU
+  std::uint32_t queues;         ///< compute queues on eclipd's GPU
   std::uint32_t masked_queues;  ///< of these with a CU mask
   std::uint32_t queues_elsewhere;
+  /// Of `queues` those that the driver lists and eclipd did not see being created: whether they
+  /// have masks is not known.
+  std::uint32_t queues_from_before;
+  std::uint32_t reserved;
   std::uint64_t ioctls;
   std::uint64_t errors;
   std::uint64_t total_ns;  ///< in ioctls that have returned but WAIT_EVENTS, host time
   Text<32> command;
 };
 
-/// The budget of CU-masked streams of eclipd's GPU, and what all processes have on it. Queues of
-/// others from before eclipd's start are not in it.
+/// The budget of CU-masked streams of eclipd's GPU, and what all processes have on it.
 struct BudgetReply {
-  enum Tier : std::uint32_t {
-    none = 0,         ///< eclipd knows its own queues only
-    tracepoints = 1,  ///< it counts those of all processes, and can refuse none
-  };
   std::uint32_t budget;          ///< CU-masked streams
   std::uint32_t pool_streams;    ///< of these eclipd has
   std::uint32_t masked_queues;   ///< of all processes, eclipd's too
   std::uint32_t queues;          ///< compute queues of all processes, masked or not
   std::uint32_t hardware_slots;  ///< queues that the hardware holds at a time; 0: not reported
-  std::uint32_t tier;
-  std::uint64_t unseen;   ///< calls and queues that could not be accounted
-  Text<200> why_no_tier;  ///< empty when there is one
+  std::uint32_t processes;       ///< that have queues
+  std::uint32_t vmids;           ///< processes that the hardware holds at a time; 0: not known
+  std::uint32_t reserved;
+  BudgetTier tier;
+  std::uint64_t unseen;     ///< calls and queues that could not be accounted
+  std::uint64_t refused;    ///< by the guard since it was installed
+  std::uint64_t audited;    ///< would have been refused
+  std::uint64_t unchecked;  ///< calls that reached the driver past the guard
+  std::int64_t in_use;      ///< of the budget, as the guard counts
+  Text<144> why;            ///< there is no guard
+};
+
+/// What a process was refused, or would have been.
+struct DenialRecord {
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint32_t reason;  ///< of the latest: a guard_reason
+  std::uint32_t number;  ///< _IOC_NR of its command; 0: no ioctl
+  std::uint64_t refused;
+  std::uint64_t audited;
+  Text<32> command;
 };
 
 /// A message of the given type and payload.

@@ -14,7 +14,7 @@
 #include <array>
 #include <optional>
 
-#include "daemon/kfd_ioctl_probe.h"
+#include "bpf/kfd_ioctl_probe.h"
 #include "ipc/unique_fd.h"
 
 namespace eclip::daemon {
@@ -25,12 +25,12 @@ class Probe {
  public:
   explicit Probe(benchmark::State& state) {
     if (state.range(0) == 0) return;
-    probe_ = KfdIoctlProbe::attach();
+    probe_ = bpf::KfdIoctlProbe::attach();
     if (!probe_) state.SkipWithError(probe_.error().message().c_str());
   }
 
  private:
-  Result<KfdIoctlProbe> probe_ = fail(Errc::unsupported, "not wanted");
+  Result<bpf::KfdIoctlProbe> probe_ = fail(Errc::unsupported, "not wanted");
 };
 
 void UnrelatedSystemCall(benchmark::State& state) {

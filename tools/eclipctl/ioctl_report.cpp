@@ -9,6 +9,7 @@
 
 #include "ipc/kfd_command.h"
 #include "ipc/printable.h"
+#include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/table.h"
 
 namespace eclip::ctl {
@@ -104,27 +105,6 @@ std::string format_histogram(const Cost& cost) {
                     *bucket, stars == 0 ? "" : " ", std::string(stars, '*'));
   }
   return text;
-}
-
-const char* name_of_role(std::uint32_t role) {
-  switch (role) {
-    case KfdProcessRecord::eclipd:
-      return "eclipd";
-    case KfdProcessRecord::worker:
-      return "worker";
-    default:
-      return "other";
-  }
-}
-
-/// A process and its queues on eclipd's GPU.
-json holder_json(const KfdProcessRecord& process) {
-  return {{"pid", process.pid},
-          {"command", process.command.str()},
-          {"role", name_of_role(process.role)},
-          {"uid", process.uid},
-          {"queues", process.queues},
-          {"masked_queues", process.masked_queues}};
 }
 
 /// A process's figures for each second of the interval.
@@ -241,65 +221,6 @@ json to_json(const IoctlTop& top) {
     list.push_back(std::move(line));
   }
   return list;
-}
-
-std::string to_text(const BudgetReport& report) {
-  const BudgetReply& budget = report.budget;
-  std::string text;
-  const auto line = [&text](const char* label, const std::string& value) {
-    text += fmt::format("{:<16} {}\n", label, value);
-  };
-  const bool knows_all = budget.tier != BudgetReply::none;
-  line("CU-masked",
-       fmt::format("{} of {} streams: {} eclipd's, {} of others{}", budget.masked_queues,
-                   budget.budget, budget.pool_streams,
-                   knows_all ? std::to_string(budget.masked_queues - budget.pool_streams) : "?",
-                   budget.masked_queues > budget.budget ? " - OVER BUDGET" : ""));
-  line("queues",
-       budget.hardware_slots == 0
-           ? fmt::format("{}; the driver reports no number of hardware slots", budget.queues)
-           : fmt::format(
-                 "{} on {} hardware slots{}", budget.queues, budget.hardware_slots,
-                 budget.queues > budget.hardware_slots ? ": more than fit, they take turns" : ""));
-  if (knows_all) {
-    line("tier",
-         "tracepoints: compute queues created since eclipd's start are seen, and none is refused");
-  } else {
-    line("tier", "none: queues of other processes are not known");
-    line("", printable(budget.why_no_tier.str()));
-    return text;
-  }
-  if (budget.unseen != 0)
-    line("incomplete", fmt::format("{} calls or queues could not be accounted", budget.unseen));
-  Table table({{"PID", Align::right},
-               {"COMMAND"},
-               {"ROLE"},
-               {"UID", Align::right},
-               {"QUEUES", Align::right},
-               {"MASKED", Align::right}});
-  for (const KfdProcessRecord& process : report.processes)
-    if (process.queues != 0)
-      table.add({std::to_string(process.pid), printable(process.command.str()),
-                 name_of_role(process.role), std::to_string(process.uid),
-                 std::to_string(process.queues), std::to_string(process.masked_queues)});
-  return text + "\n" + table.to_string();
-}
-
-json to_json(const BudgetReport& report) {
-  const BudgetReply& budget = report.budget;
-  json holders = json::array();
-  for (const KfdProcessRecord& process : report.processes)
-    if (process.queues != 0) holders.push_back(holder_json(process));
-  const bool knows_all = budget.tier != BudgetReply::none;
-  return {
-      {"budget", budget.budget},
-      {"pool_streams", budget.pool_streams},
-      {"masked_queues", budget.masked_queues},
-      {"queues", budget.queues},
-      {"hardware_slots", budget.hardware_slots != 0 ? json(budget.hardware_slots) : json(nullptr)},
-      {"tier", knows_all ? json("tracepoints") : json(nullptr)},
-      {"why_no_tier", knows_all ? json(nullptr) : json(budget.why_no_tier.str())},
-      {"holders", holders}};
 }
 
 }  // namespace eclip::ctl

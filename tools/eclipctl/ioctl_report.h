@@ -32,13 +32,4 @@ struct IoctlTop {
 std::string to_text(const IoctlTop& top);
 nlohmann::json to_json(const IoctlTop& top);
 
-/// `eclipctl budget`: who holds what of the GPU's CU-masked streams and queues.
-struct BudgetReport {
-  BudgetReply budget;
-  std::vector<KfdProcessRecord> processes;  ///< none where eclipd knows its own only
-};
-
-std::string to_text(const BudgetReport& report);
-nlohmann::json to_json(const BudgetReport& report);
-
 }  // namespace eclip::ctl

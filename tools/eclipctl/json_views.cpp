@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/views.h"
 
 namespace eclip::ctl {
@@ -79,6 +80,7 @@ json to_json(const StatusReply& status) {
       {"streams_leased", status.streams_leased},
       {"leases_queued", status.leases_queued},
       {"stream_budget", status.stream_budget},
+      {"budget_guard", describe(status.budget_tier)},
       {"workers", status.workers},
       {"workers_cut_off", status.workers_cut_off},
       {"packets_forwarded", status.packets_forwarded},

@@ -72,6 +72,9 @@ Result<std::vector<IoctlRecord>> DaemonConnection::ioctls() {
 Result<std::vector<KfdProcessRecord>> DaemonConnection::kfd_processes() {
   return list<KfdProcessRecord>(MessageType::list_kfd_processes, MessageType::kfd_process_record);
 }
+Result<std::vector<DenialRecord>> DaemonConnection::denials() {
+  return list<DenialRecord>(MessageType::list_denials, MessageType::denial_record);
+}
 
 Result<void> DaemonConnection::revoke(std::uint64_t lease,
                                       std::optional<std::chrono::milliseconds> grace) {

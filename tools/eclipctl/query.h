@@ -25,6 +25,8 @@ class DaemonConnection {
   Result<std::vector<IoctlRecord>> ioctls();
   Result<std::vector<KfdProcessRecord>> kfd_processes();
   Result<BudgetReply> budget();
+  /// Errc::unsupported, with the reason, when there is no budget guard.
+  Result<std::vector<DenialRecord>> denials();
   /// Takes a lease back; without `grace`, with eclipd's configured one. What eclipd refuses is an
   /// error.
   Result<void> revoke(std::uint64_t lease, std::optional<std::chrono::milliseconds> grace);

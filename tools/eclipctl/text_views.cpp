@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ipc/printable.h"
+#include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/table.h"
 #include "tools/eclipctl/views.h"
 
@@ -66,14 +67,13 @@ std::string to_text(const StatusReply& status) {
   line("lease queue", fmt::format("{} waiting", status.leases_queued));
   line("stream budget",
        fmt::format("{} of {} CU-masked streams", status.stream_count, status.stream_budget));
+  line("budget guard", describe(status.budget_tier));
   line("workers",
        fmt::format("{} connected, {} cut off since start", status.workers, status.workers_cut_off));
   line("packets", fmt::format("{} forwarded", status.packets_forwarded));
   line("queue ioctls", fmt::format("{} since ready", status.queue_ioctls_since_ready));
   line("KFD ioctls", status.has_kfd_ioctls != 0
-                         ? fmt::format("{} of all processes since start; by tracepoints, which "
-                                       "refuse nothing",
-                                       status.kfd_ioctls)
+                         ? fmt::format("{} of all processes since start", status.kfd_ioctls)
                          : "- (not measured; eclipctl ioctl show says why)");
   if (status.has_power != 0) {
     line("power", fmt::format("{:.1f} W", status.power_mw / 1e3));

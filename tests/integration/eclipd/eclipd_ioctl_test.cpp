@@ -143,6 +143,7 @@ TEST_F(EclipdIoctls, TheBudgetCountsMasksOfOthersAndSaysWhenTheyAreTooMany) {
   EXPECT_EQ(budget.at("budget"), 7);
   EXPECT_EQ(budget.at("masked_queues"), 7);
   EXPECT_EQ(budget.at("hardware_slots"), 24);
+  EXPECT_EQ(budget.at("vmids"), 8);
   EXPECT_EQ(budget.at("tier"), "tracepoints");
   {
     const GpuQueue plain;
@@ -169,8 +170,39 @@ TEST_F(EclipdIoctls, WithoutTheProbeTheBudgetKnowsEclipdsOwnQueuesOnly) {
   const json budget = control({"budget"});
   EXPECT_EQ(budget.at("masked_queues"), 7);
   EXPECT_TRUE(budget.at("tier").is_null());
-  EXPECT_THAT(budget.at("why_no_tier").get<std::string>(), HasSubstr("probes.measure_ioctls"));
+  EXPECT_EQ(budget.at("policy"), "off");
+  EXPECT_THAT(budget.at("why_no_guard").get<std::string>(), HasSubstr("probes.measure_ioctls"));
   EXPECT_TRUE(budget.at("holders").empty());
+}
+
+TEST_F(EclipdIoctls, APolicyThatTheKernelCannotEnforceIsSaidAndTheBudgetIsCountedAllTheSame) {
+  start("[budget]\npolicy = \"enforce\"\n");
+  const json budget = control({"budget"});
+  if (budget.at("tier") == "guard") {
+    ChildProcess({ECLIPCTL_PROGRAM, "budget", "guard", "off"}).wait();
+    GTEST_SKIP() << "this kernel lets BPF programs refuse ioctls; tests/guest is for such ones";
+  }
+  EXPECT_TRUE(daemon().says("CU masks are not held to the budget: "));
+  if (budget.at("tier").is_null()) GTEST_SKIP() << "this kernel refuses the probe too";
+  EXPECT_EQ(budget.at("policy"), "enforce");
+  EXPECT_THAT(budget.at("tier_says").get<std::string>(), HasSubstr("none is refused"));
+  EXPECT_THAT(budget.at("why_no_guard").get<std::string>(), ::testing::Not(::testing::IsEmpty()));
+  EXPECT_EQ(budget.at("masked_queues"), 7);
+  ChildProcess status({ECLIPCTL_PROGRAM, "--socket", socket(), "status"});
+  EXPECT_EQ(status.wait(), 0);
+  EXPECT_THAT(status.output(), HasSubstr("budget guard     tracepoints: "));
+}
+
+TEST_F(EclipdIoctls, WithoutAGuardItsCommandsSayWhatIsMissing) {
+  start();
+  ChildProcess set({ECLIPCTL_PROGRAM, "--socket", socket(), "budget", "set", "enforce"});
+  EXPECT_EQ(set.wait(), 1);
+  EXPECT_THAT(set.errors(), HasSubstr("there is no budget guard in /sys/fs/bpf/eclip"));
+  ChildProcess wrong({ECLIPCTL_PROGRAM, "--socket", socket(), "budget", "set", "strict"});
+  EXPECT_EQ(wrong.wait(), 2);
+  ChildProcess off({ECLIPCTL_PROGRAM, "--socket", socket(), "budget", "guard", "off"});
+  EXPECT_EQ(off.wait(), 0);
+  EXPECT_THAT(off.output(), HasSubstr("there was no budget guard"));
 }
 
 TEST_F(EclipdIoctls, AreNotMeasuredUnlessAskedFor) {

@@ -63,6 +63,9 @@ max_priority = "low"
 spin_us = 8
 nap_us = 9
 patience_ms = 21
+[budget]
+policy = "enforce"
+gate_render_nodes = true
 [probes]
 measure_ioctls = true
 )",
@@ -80,6 +83,8 @@ measure_ioctls = true
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
   EXPECT_EQ(config->forwarder.patience, std::chrono::milliseconds(21));
   EXPECT_TRUE(config->probes.measure_ioctls);
+  EXPECT_EQ(config->budget.policy, BudgetTier::enforce);
+  EXPECT_TRUE(config->budget.gate_render_nodes);
   EXPECT_EQ(config->leases.grace, std::chrono::milliseconds(10));
   EXPECT_EQ(config->leases.claim, std::chrono::milliseconds(11));
   EXPECT_TRUE(config->leases.preempt);
@@ -116,6 +121,7 @@ TEST(Config, AWrongTypeOrRangeIsNamed) {
   EXPECT_THAT(error_of("[workers]\nmax_workers = 1.5\n"), HasSubstr("integer"));
   EXPECT_THAT(error_of("[pool]\nstreams = \"0:0-3\"\n"), HasSubstr("array of strings"));
   EXPECT_THAT(error_of("[probes]\nmeasure_ioctls = 1\n"), HasSubstr("true or false"));
+  EXPECT_THAT(error_of("[budget]\npolicy = \"strict\"\n"), HasSubstr("off, audit, enforce"));
   EXPECT_THAT(error_of("[pool]\nstreams = []\n"), HasSubstr("empty"));
   EXPECT_THAT(error_of("[pool]\nlayout = \"tree\"\nstreams = [\"0:1\"]\n"), HasSubstr("exclude"));
 }

@@ -3,6 +3,7 @@
 
 #include "ipc/printable.h"
 #include "tests/unit/libeclip/worker.h"
+#include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
 #include "tools/eclipctl/table.h"
@@ -104,15 +105,11 @@ TEST(IoctlTop, ShowsRatesAndTheBusiestFirst) {
 
 TEST(BudgetReport, SaysWhoHoldsWhatAndWhenItIsTooMuch) {
   ctl::BudgetReport report{};
-  report.budget = {.budget = 7,
-                   .pool_streams = 7,
-                   .masked_queues = 7,
-                   .queues = 30,
-                   .hardware_slots = 24,
-                   .tier = BudgetReply::none,
-                   .unseen = 0,
-                   .why_no_tier = {}};
-  report.budget.why_no_tier.assign("no \x1b BTF");
+  report.budget.budget = report.budget.pool_streams = report.budget.masked_queues = 7;
+  report.budget.queues = 30;
+  report.budget.hardware_slots = 24;
+  report.budget.vmids = 8;
+  report.budget.why.assign("no \x1b BTF");
   EXPECT_THAT(ctl::to_text(report), HasSubstr("7 of 7 streams: 7 eclipd's, ? of others\n"));
   EXPECT_THAT(ctl::to_text(report), HasSubstr("30 on 24 hardware slots: more than fit"));
   EXPECT_THAT(ctl::to_text(report), HasSubstr("no ? BTF"));
@@ -122,15 +119,42 @@ TEST(BudgetReport, SaysWhoHoldsWhatAndWhenItIsTooMuch) {
   other.masked_queues = 1;
   KfdProcessRecord idle{};
   idle.pid = 78;
-  report.processes = {other, idle};
-  report.budget.tier = BudgetReply::tracepoints;
+  KfdProcessRecord older{};
+  older.pid = 79;
+  older.queues = 3;
+  older.queues_from_before = 2;
+  report.processes = {other, idle, older};
+  report.budget.tier.kind = BudgetTier::tracepoints;
+  report.budget.processes = 9;
   report.budget.masked_queues = 8;
   report.budget.unseen = 3;
   EXPECT_THAT(ctl::to_text(report), HasSubstr("3 calls or queues could not be accounted"));
   EXPECT_THAT(ctl::to_text(report), HasSubstr("1 of others - OVER BUDGET"));
   EXPECT_THAT(ctl::to_text(report), HasSubstr("none is refused"));
   EXPECT_THAT(ctl::to_text(report), Not(HasSubstr("78")));
-  EXPECT_EQ(ctl::to_json(report)["holders"].size(), 1U);
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("9 on 8 VMIDs: more than fit"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("2 queues are older than what counts here"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("0 to 2"));
+  EXPECT_EQ(ctl::to_json(report)["holders"].size(), 2U);
+
+  report.budget.tier = {.kind = BudgetTier::guard,
+                        .policy = BudgetTier::enforce,
+                        .verdict = static_cast<std::uint32_t>(bpf::GuardVerdict::fmod_ret),
+                        .accounting = guard_by_probes};
+  report.budget.refused = 5;
+  report.budget.unchecked = 1;
+  DenialRecord denial{};
+  denial.pid = 80;
+  denial.refused = 5;
+  denial.reason = guard_no_lease;
+  denial.command.assign("sneaky\x1b");
+  report.denials = {denial};
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("enforce; BPF fmod_ret refuses"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("PAST THE GUARD   1 calls"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("sneaky?"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("a CU mask without a lease"));
+  EXPECT_EQ(ctl::to_json(report)["refused"], 5);
+  EXPECT_EQ(ctl::to_json(report)["denials"][0]["latest"], "a CU mask without a lease");
 }
 
 TEST(Views, ShowTheStatus) {

@@ -1,45 +1,13 @@
-#include "daemon/kfd_ioctl_probe.h"
-
-#include <bpf/bpf.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include "bpf/kfd_ioctl_probe.h"
 
 #include <kfd_ioctl.skel.h>
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <iterator>
-#include <map>
 
 #include "bpf/kfd_ioctl.h"
 
-namespace eclip::daemon {
+namespace eclip::bpf {
 namespace {
-
-/// A dev_t as the kernel keeps it.
-std::uint32_t kernel_device(dev_t device) {
-  return major(device) << 20 | minor(device);
-}
-
-/// Calls `use` with each key and value of a map. What comes or goes meanwhile may be left out.
-template <class Key, class Value, class Use>
-Result<void> for_each(const bpf_map* map, Use use) {
-  const __u32 most = bpf_map__max_entries(map);
-  std::vector<Key> keys(most);
-  std::vector<Value> values(most);
-  // Bucket by bucket, which ends however fast entries come and go.
-  __u32 position = 0;
-  for (bool first = true, last = false; !last; first = false) {
-    __u32 count = most;
-    const int error = bpf_map_lookup_batch(bpf_map__fd(map), first ? nullptr : &position, &position,
-                                           keys.data(), values.data(), &count, nullptr);
-    last = error != 0;
-    if (error != 0 && errno != ENOENT)
-      return fail_errno(errno, "read what the ioctl probe has counted");
-    for (__u32 i = 0; i < count; ++i) use(keys[i], values[i]);
-  }
-  return {};
-}
 
 int silent(libbpf_print_level, const char*, va_list) {
   return 0;
@@ -52,15 +20,13 @@ void KfdIoctlProbe::Destroy::operator()(kfd_ioctl_bpf* skeleton) const {
 }
 
 Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
-  struct stat status {};
-  if (::stat("/dev/kfd", &status) != 0) return fail_errno(errno, "examine /dev/kfd");
+  const auto kfd = identify_kfd("/dev/kfd");
+  if (!kfd) return tl::unexpected(kfd.error());
   libbpf_set_print(silent);  // what goes wrong is in the returned error
   KfdIoctlProbe probe(kfd_ioctl_bpf__open());
   if (!probe.skeleton_) return fail_errno(errno, "open the ioctl probe");
-  if (S_ISCHR(status.st_mode))
-    probe.skeleton_->rodata->kfd_device = kernel_device(status.st_rdev);
-  else
-    probe.skeleton_->rodata->kfd_file_system = kernel_device(status.st_dev);
+  probe.skeleton_->rodata->kfd_device = kfd->device;
+  probe.skeleton_->rodata->kfd_file_system = kfd->file_system;
   int error = kfd_ioctl_bpf__load(probe.skeleton_.get());
   for (__u32 number = 0; error == 0 && number < kfd_ioctl_commands; ++number) {
     const kfd_ioctl_cost_key nobody{.process = {}, .number = number, .reserved = 0};
@@ -80,7 +46,8 @@ Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
 Result<std::vector<KfdIoctlCost>> KfdIoctlProbe::costs() const {
   std::vector<KfdIoctlCost> costs;
   auto read = for_each<kfd_ioctl_cost_key, kfd_ioctl_cost>(
-      skeleton_->maps.costs, [&](const kfd_ioctl_cost_key& key, const kfd_ioctl_cost& cost) {
+      bpf_map__fd(skeleton_->maps.costs), kfd_ioctl_max_costs,
+      [&](const kfd_ioctl_cost_key& key, const kfd_ioctl_cost& cost) {
         if (cost.count == 0) return;
         KfdIoctlCost& each =
             costs.emplace_back(KfdIoctlCost{.pid = static_cast<pid_t>(key.process.tgid),
@@ -101,21 +68,9 @@ Result<std::vector<KfdIoctlCost>> KfdIoctlProbe::costs() const {
 Result<std::vector<KfdQueues>> KfdIoctlProbe::queues() const {
   std::vector<KfdQueues> queues;
   auto read = for_each<kfd_ioctl_process, kfd_ioctl_queues>(
-      skeleton_->maps.queues, [&](const kfd_ioctl_process& key, const kfd_ioctl_queues& of) {
-        std::map<std::uint32_t, KfdQueues> by_gpu;
-        for (std::size_t queue = 0; queue < std::size(of.gpu_of); ++queue) {
-          const auto is_in = [queue](const auto& words) {
-            return (words[queue / 64] >> queue % 64 & 1) != 0;
-          };
-          if (!is_in(of.alive)) continue;
-          const std::uint32_t gpu_id = of.gpu_ids[of.gpu_of[queue] % kfd_ioctl_gpus];
-          KfdQueues& on_gpu = by_gpu[gpu_id];
-          on_gpu.pid = static_cast<pid_t>(key.tgid);
-          on_gpu.gpu_id = gpu_id;
-          ++on_gpu.alive;
-          if (is_in(of.masked)) ++on_gpu.masked;
-        }
-        for (const auto& [gpu_id, on_gpu] : by_gpu) queues.push_back(on_gpu);
+      bpf_map__fd(skeleton_->maps.queues), kfd_ioctl_max_processes,
+      [&](const kfd_ioctl_process& key, const kfd_ioctl_queues& of) {
+        append_queues(of, static_cast<pid_t>(key.tgid), queues);
       });
   if (!read) return tl::unexpected(read.error());
   return queues;
@@ -133,4 +88,4 @@ Result<std::uint64_t> KfdIoctlProbe::total() const {
   return sum;
 }
 
-}  // namespace eclip::daemon
+}  // namespace eclip::bpf

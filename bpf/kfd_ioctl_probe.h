@@ -9,11 +9,12 @@
 #include <memory>
 #include <vector>
 
+#include "bpf/maps.h"
 #include "ipc/result.h"
 
 struct kfd_ioctl_bpf;
 
-namespace eclip::daemon {
+namespace eclip::bpf {
 
 /// One command of one process, since the probe was attached. Host time.
 struct KfdIoctlCost {
@@ -27,14 +28,6 @@ struct KfdIoctlCost {
   std::array<std::uint64_t, 32> buckets;  ///< [b]: took 2^b to 2^(b+1) - 1 ns
 };
 
-/// The compute queues that a process has created on a GPU since, as its own memory tells.
-struct KfdQueues {
-  pid_t pid;
-  std::uint32_t gpu_id;  ///< the driver's
-  std::uint32_t alive;
-  std::uint32_t masked;  ///< of these have had a CU mask set
-};
-
 /// Attached while it lives.
 class KfdIoctlProbe {
  public:
@@ -43,6 +36,7 @@ class KfdIoctlProbe {
 
   // 64-bit system calls only. Errors: the system's.
   [[nodiscard]] Result<std::vector<KfdIoctlCost>> costs() const;
+  /// Created since, as the processes' own memory tells.
   [[nodiscard]] Result<std::vector<KfdQueues>> queues() const;
   /// Calls and queues that it could not account: for want of memory, or of too many processes.
   [[nodiscard]] std::uint64_t unseen() const;
@@ -57,4 +51,4 @@ class KfdIoctlProbe {
   std::unique_ptr<kfd_ioctl_bpf, Destroy> skeleton_;
 };
 
-}  // namespace eclip::daemon
+}  // namespace eclip::bpf

@@ -1,0 +1,484 @@
+#include "bpf/budget_guard.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <guard.skel.h>
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "ipc/kfd_command.h"
+
+namespace eclip::bpf {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct DestroyGuard {
+  void operator()(guard_bpf* skeleton) const { guard_bpf__destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<guard_bpf, DestroyGuard>;
+
+constexpr const char* map_names[] = {"settings", "state", "leases", "queues", "denials"};
+
+/// Which programs a tier is made of, by their sections.
+bool belongs_to(std::string_view section, GuardTier tier) {
+  const auto begins_with = [section](std::string_view prefix) {
+    return section.substr(0, prefix.size()) == prefix;
+  };
+  if (begins_with("lsm/")) return tier.verdict == GuardVerdict::lsm;
+  if (begins_with("fmod_ret/")) return tier.verdict == GuardVerdict::fmod_ret;
+  if (begins_with("fentry/") || begins_with("fexit/")) return tier.accounting == guard_by_functions;
+  if (begins_with("kprobe/") || begins_with("kretprobe/"))
+    return tier.accounting == guard_by_probes;
+  if (section == "tp_btf/sys_exit") return tier.accounting == guard_by_returns;
+  return true;
+}
+
+/// Whether a verdict's hook is missing without harm: kernels without the hook of 32-bit calls take
+/// these through the other one.
+bool is_absent(std::string_view section) {
+  if (section == "lsm/file_ioctl_compat")
+    return libbpf_find_vmlinux_btf_id("file_ioctl_compat", BPF_LSM_MAC) <= 0;
+  if (section == "fmod_ret/security_file_ioctl_compat")
+    return libbpf_find_vmlinux_btf_id("security_file_ioctl_compat", BPF_MODIFY_RETURN) <= 0;
+  return false;
+}
+
+/// What goes wrong is in the returned error; LIBBPF_LOG_LEVEL shows all that libbpf says.
+int print(libbpf_print_level, const char* format, va_list arguments) {
+  return std::getenv("LIBBPF_LOG_LEVEL") != nullptr ? std::vfprintf(stderr, format, arguments) : 0;
+}
+
+template <class Value>
+Result<Value> only_value(int map) {
+  const __u32 only = 0;
+  Value value{};
+  if (::bpf_map_lookup_elem(map, &only, &value) != 0)
+    return fail_errno(errno, "read the budget guard's records");
+  return value;
+}
+
+Result<void> set_only_value(int map, const guard_settings& settings) {
+  const __u32 only = 0;
+  if (::bpf_map_update_elem(map, &only, &settings, BPF_ANY) != 0)
+    return fail_errno(errno, "change the budget guard's settings");
+  return {};
+}
+
+std::uint64_t boot_time_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+/// Loads and attaches a tier's programs. The error number when the kernel refuses one.
+Result<Skeleton> load(GuardTier tier, guard_settings settings) {
+  Skeleton skeleton(guard_bpf__open());
+  if (!skeleton) return fail_errno(errno, "open the budget guard's programs");
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, skeleton->obj) {
+    const char* section = bpf_program__section_name(program);
+    bpf_program__set_autoload(program, belongs_to(section, tier) && !is_absent(section));
+  }
+  int error = guard_bpf__load(skeleton.get());
+  settings.accounting = tier.accounting;
+  settings.verdict = static_cast<__u32>(tier.verdict);
+  settings.installed_ns = boot_time_ns();
+  if (error == 0)
+    if (auto set = set_only_value(bpf_map__fd(skeleton->maps.settings), settings); !set)
+      return tl::unexpected(set.error());
+  if (error == 0) error = guard_bpf__attach(skeleton.get());
+  if (error != 0) return fail_errno(-error, describe(tier));
+  return skeleton;
+}
+
+/// ioctl(2) as 32-bit programs make it.
+long ioctl_of_32_bit(int fd, unsigned command) {
+#if defined(__x86_64__)
+  long result = 0;
+  asm volatile("int $0x80"
+               : "=a"(result)
+               : "a"(54L), "b"(static_cast<long>(fd)), "c"(static_cast<long>(command)), "d"(0L)
+               : "memory", "r8", "r9", "r10", "r11");
+  return static_cast<int>(result);
+#else
+  return -EPERM;  // there is no such way
+#endif
+}
+
+/// AMDKFD_IOC_SET_CU_MASK, whose header needs libdrm's.
+constexpr unsigned set_cu_mask_command =
+    _IOC(_IOC_WRITE, 'K', static_cast<unsigned>(KfdCommand::set_cu_mask), 16);
+
+/// A child that waits for a byte, makes one guarded call that no driver grants, and tells by its
+/// exit status whether it was refused with EPERM, which no driver answers.
+[[noreturn]] void make_test_call(int go_fd, const char* kfd, bool as_32_bit) {
+  enum { refused = 0, passed = 1, cannot = 2 };
+  char go = 0;
+  if (::read(go_fd, &go, 1) != 1) ::_exit(cannot);
+  const int fd = ::open(kfd, O_RDWR | O_CLOEXEC);
+  if (fd < 0) ::_exit(cannot);
+  long error = 0;
+  if (as_32_bit)
+    error = -ioctl_of_32_bit(fd, set_cu_mask_command);
+  else
+    error = ::ioctl(fd, set_cu_mask_command, nullptr) == 0 ? 0 : errno;
+  ::_exit(error == EPERM ? refused : passed);
+}
+
+/// Whether the guard fires. Errors: the test could not be made.
+Result<bool> fires(int leases, const std::string& kfd, bool as_32_bit) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno(errno, "create a pipe");
+  UniqueFd read_end(ends[0]);
+  UniqueFd write_end(ends[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return fail_errno(errno, "start the budget guard's self-test");
+  if (child == 0) {
+    write_end.reset();
+    make_test_call(read_end.get(), kfd.c_str(), as_32_bit);
+  }
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+  const guard_lease test{.granted = 0, .self_test = 1};
+  const int key = pidfd.get();
+  const bool marked = pidfd && ::bpf_map_update_elem(leases, &key, &test, BPF_ANY) == 0 &&
+                      ::write(write_end.get(), "", 1) == 1;
+  const int error = errno;
+  write_end.reset();  // an unmarked child ends without its call
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!marked) return fail_errno(error, "mark the budget guard's self-test");
+  // Without 32-bit system calls the instruction is none.
+  if (WIFSIGNALED(status)) return as_32_bit;
+  if (WEXITSTATUS(status) > 1)
+    return fail(Errc::unsupported, "the budget guard's self-test cannot open " + kfd);
+  return WEXITSTATUS(status) == 0;
+}
+
+/// Pins all that lives on: maps, then the links of what is attached.
+Result<void> pin(const Skeleton& skeleton, const fs::path& directory) {
+  for (const char* name : map_names) {
+    const std::string path = directory / name;
+    bpf_map* map = bpf_object__find_map_by_name(skeleton->obj, name);
+    if (const int error = bpf_map__pin(map, path.c_str()); error != 0)
+      return fail_errno(-error, "pin " + path);
+  }
+  const bpf_object_skeleton& all = *skeleton->skeleton;
+  for (int i = 0; i < all.prog_cnt; ++i) {
+    bpf_link* link = *all.progs[i].link;
+    if (link == nullptr) continue;
+    const std::string path = directory / ("link_" + std::string(all.progs[i].name));
+    if (const int error = bpf_link__pin(link, path.c_str()); error != 0)
+      return fail_errno(-error, "pin " + path);
+  }
+  return {};
+}
+
+/// The directory, locked: one installs or removes at a time.
+Result<UniqueFd> lock(const fs::path& directory) {
+  UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || ::flock(fd.get(), LOCK_EX) != 0)
+    return fail_errno(errno, "lock " + directory.string());
+  return fd;
+}
+
+Result<void> check_bpf_file_system(const fs::path& directory) {
+  struct statfs status {};
+  if (::statfs(directory.c_str(), &status) != 0)
+    return fail_errno(errno, "examine " + directory.string());
+  if (status.f_type != BPF_FS_MAGIC)
+    return fail(Errc::unsupported,
+                directory.string() +
+                    " is not on a BPF file system, where the budget guard lives on "
+                    "without eclipd: mount -t bpf bpf /sys/fs/bpf");
+  return {};
+}
+
+Result<void> remove_content(const fs::path& directory) {
+  std::error_code error;
+  // The links first: a guard without maps would be worse than none.
+  for (const bool links : {true, false})
+    for (const auto& entry : fs::directory_iterator(directory, error))
+      if ((entry.path().filename().string().rfind("link_", 0) == 0) == links)
+        if (std::error_code failed; !fs::remove(entry.path(), failed) && failed)
+          return tl::unexpected(Error{failed, "remove " + entry.path().string()});
+  if (error) return tl::unexpected(Error{error, "read " + directory.string()});
+  return {};
+}
+
+/// The best tier that this kernel permits, attached and tested.
+Result<Skeleton> load_best(const BudgetGuard::Options& options, const guard_settings& settings) {
+  std::string refusals;
+  for (const GuardVerdict verdict : {GuardVerdict::lsm, GuardVerdict::fmod_ret}) {
+    const char* name = verdict == GuardVerdict::lsm ? "LSM" : "fmod_ret";
+    for (const guard_accounting accounting :
+         {guard_by_functions, guard_by_probes, guard_by_returns}) {
+      // A simulated device has none of the driver's functions below it.
+      if (settings.kfd_device == 0 && accounting != guard_by_returns) continue;
+      auto skeleton = load({verdict, accounting}, settings);
+      if (!skeleton) {
+        if (accounting == guard_by_returns)
+          refusals += std::string(refusals.empty() ? "" : "; ") + name + ": " +
+                      skeleton.error().code.message();
+        continue;
+      }
+      const int leases = bpf_map__fd((*skeleton)->maps.leases);
+      Result<bool> fired = fires(leases, options.kfd, false);
+      if (fired && *fired) fired = fires(leases, options.kfd, true);
+      if (!fired) return tl::unexpected(fired.error());
+      if (*fired) return skeleton;
+      refusals += std::string(refusals.empty() ? "" : "; ") + name +
+                  ": attached, but a test call passed it (is bpf missing in lsm=?)";
+      break;
+    }
+  }
+  return fail(Errc::unsupported,
+              "this kernel lets no program refuse KFD ioctls (" + refusals +
+                  "); it needs BTF, CONFIG_BPF_LSM with bpf in lsm= or fmod_ret, and CAP_BPF with "
+                  "CAP_PERFMON");
+}
+
+}  // namespace
+
+std::string describe(GuardTier tier) {
+  std::string text =
+      tier.verdict == GuardVerdict::lsm ? "BPF LSM refuses, " : "BPF fmod_ret refuses, ";
+  switch (tier.accounting) {
+    case guard_by_functions:
+      return text +
+             "the driver's functions count: every queue of every process since it was installed";
+    case guard_by_probes:
+      return text +
+             "probes of the driver's functions count masked queues; at the limit it also refuses "
+             "to "
+             "change a mask that is set";
+    case guard_by_returns:
+      return text +
+             "system calls' results count: each change of a mask takes one of the budget until its "
+             "process ends";
+  }
+  return text;
+}
+
+std::string describe(guard_reason reason) {
+  switch (reason) {
+    case guard_no_lease:
+      return "a CU mask without a lease";
+    case guard_lease_used:
+      return "more CU-masked queues than its lease grants";
+    case guard_budget_used:
+      return "a CU mask when the budget is used up";
+    case guard_restore:
+      return "CRIU's restoring of queues with their masks";
+    case guard_ptrace:
+      return "tracing a process that has a lease";
+    case guard_render_node:
+      return "opening a render node without a lease";
+    case guard_no_memory:
+      return "a CU mask for want of memory to note it";
+    case guard_reasons:
+      break;
+  }
+  return "?";
+}
+
+Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
+  const auto kfd = identify_kfd(options.kfd);
+  if (!kfd) return tl::unexpected(kfd.error());
+  if (auto checked = check_bpf_file_system(options.directory.parent_path()); !checked)
+    return tl::unexpected(checked.error());
+  std::error_code error;
+  fs::create_directory(options.directory, error);
+  if (error) return tl::unexpected(Error{error, "create " + options.directory.string()});
+  ::chmod(options.directory.c_str(), 0700);
+  const auto locked = lock(options.directory);
+  if (!locked) return tl::unexpected(locked.error());
+
+  libbpf_set_print(print);
+  if (auto there = open_maps(options.directory)) {
+    auto settings = there->settings();
+    if (settings && settings->kfd_device == kfd->device &&
+        settings->kfd_file_system == kfd->file_system) {
+      if (settings->configured_policy != options.policy)
+        settings->policy = settings->configured_policy = options.policy;
+      settings->limit = options.limit;
+      settings->gate_render_nodes = options.gate_render_nodes ? 1 : 0;
+      if (auto changed = there->change(*settings); !changed) return tl::unexpected(changed.error());
+      return Installed{.guard = std::move(*there), .taken_over = true};
+    }
+  }
+  if (auto removed = remove_content(options.directory); !removed)
+    return tl::unexpected(removed.error());
+
+  guard_settings settings{};
+  settings.layout = guard_layout;
+  settings.policy = settings.configured_policy = options.policy;
+  settings.limit = options.limit;
+  settings.kfd_device = kfd->device;
+  settings.kfd_file_system = kfd->file_system;
+  settings.gate_render_nodes = options.gate_render_nodes ? 1 : 0;
+  auto skeleton = load_best(options, settings);
+  if (!skeleton) {
+    fs::remove(options.directory, error);
+    return tl::unexpected(skeleton.error());
+  }
+  if (auto pinned = pin(*skeleton, options.directory); !pinned) {
+    [[maybe_unused]] const auto removed = remove_content(options.directory);
+    return tl::unexpected(pinned.error());
+  }
+  const auto loaded = only_value<guard_settings>(bpf_map__fd((*skeleton)->maps.settings));
+  if (!loaded) return tl::unexpected(loaded.error());
+  settings = *loaded;
+  settings.complete = 1;
+  if (auto set = set_only_value(bpf_map__fd((*skeleton)->maps.settings), settings); !set)
+    return tl::unexpected(set.error());
+  auto guard = open_maps(options.directory);
+  if (!guard) return tl::unexpected(guard.error());
+  return Installed{.guard = std::move(*guard), .taken_over = false};
+}
+
+Result<BudgetGuard> BudgetGuard::open_maps(const fs::path& directory) {
+  BudgetGuard guard;
+  for (const auto& [name, map] :
+       {std::pair{"settings", &guard.settings_}, std::pair{"state", &guard.state_},
+        std::pair{"leases", &guard.leases_}, std::pair{"queues", &guard.queues_},
+        std::pair{"denials", &guard.denials_}}) {
+    map->reset(::bpf_obj_get((directory / name).c_str()));
+    if (!*map && errno == ENOENT)
+      return fail(Errc::not_found, "there is no budget guard in " + directory.string());
+    if (!*map) return fail_errno(errno, "open " + (directory / name).string());
+  }
+  const auto settings = guard.settings();
+  if (!settings) return tl::unexpected(settings.error());
+  if (settings->layout != guard_layout || settings->complete == 0)
+    return fail(Errc::version_mismatch,
+                "the budget guard in " + directory.string() +
+                    " is of another version, or was not installed to its end; restart eclipd to "
+                    "replace it, or remove it: eclipctl budget guard off");
+  return guard;
+}
+
+bool BudgetGuard::is_installed(const fs::path& directory) {
+  std::error_code error;
+  return fs::exists(directory / "settings", error);
+}
+
+Result<BudgetGuard> BudgetGuard::open(const fs::path& directory) {
+  if (!fs::exists(directory))
+    return fail(Errc::not_found, "there is no budget guard in " + directory.string());
+  const auto locked = lock(directory);  // not between its pins
+  if (!locked) return tl::unexpected(locked.error());
+  return open_maps(directory);
+}
+
+Result<bool> BudgetGuard::remove(const fs::path& directory) {
+  if (!fs::exists(directory)) return false;
+  if (auto checked = check_bpf_file_system(directory); !checked)
+    return tl::unexpected(checked.error());
+  const auto locked = lock(directory);
+  if (!locked) return tl::unexpected(locked.error());
+  const bool was_there = !fs::is_empty(directory);
+  if (auto removed = remove_content(directory); !removed) return tl::unexpected(removed.error());
+  std::error_code error;
+  fs::remove(directory, error);
+  if (error) return tl::unexpected(Error{error, "remove " + directory.string()});
+  return was_there;
+}
+
+Result<guard_settings> BudgetGuard::settings() const {
+  return only_value<guard_settings>(settings_.get());
+}
+
+Result<void> BudgetGuard::change(guard_settings settings) {
+  return set_only_value(settings_.get(), settings);
+}
+
+Result<GuardState> BudgetGuard::state() const {
+  const auto settings = this->settings();
+  if (!settings) return tl::unexpected(settings.error());
+  const auto counts = only_value<guard_state>(state_.get());
+  if (!counts) return tl::unexpected(counts.error());
+  GuardState state{.tier = {.verdict = static_cast<GuardVerdict>(settings->verdict),
+                            .accounting = static_cast<guard_accounting>(settings->accounting)},
+                   .policy = static_cast<guard_policy>(settings->policy),
+                   .limit = settings->limit,
+                   .in_use = counts->in_use,
+                   .gates_render_nodes = settings->gate_render_nodes != 0,
+                   .checked = counts->checked,
+                   .unchecked = counts->unchecked,
+                   .unaccounted = counts->unaccounted,
+                   .refused = {},
+                   .audited = {}};
+  std::copy_n(counts->refused, guard_reasons, state.refused.begin());
+  std::copy_n(counts->audited, guard_reasons, state.audited.begin());
+  return state;
+}
+
+Result<std::vector<KfdQueues>> BudgetGuard::queues() const {
+  std::vector<KfdQueues> queues;
+  auto read = for_each<__u64, guard_queues>(
+      queues_.get(), guard_max_processes, [&](__u64, const guard_queues& of) {
+        append_queues(of, static_cast<pid_t>(of.process.tgid), queues);
+      });
+  if (!read) return tl::unexpected(read.error());
+  return queues;
+}
+
+Result<std::vector<GuardDenial>> BudgetGuard::denials() const {
+  std::vector<GuardDenial> denials;
+  auto read = for_each<guard_process, guard_denial>(
+      denials_.get(), guard_max_denied,
+      [&](const guard_process& process, const guard_denial& what) {
+        denials.push_back({.process = process, .what = what});
+      });
+  if (!read) return tl::unexpected(read.error());
+  return denials;
+}
+
+Result<void> BudgetGuard::set_policy(guard_policy policy) {
+  auto settings = this->settings();
+  if (!settings) return tl::unexpected(settings.error());
+  settings->policy = policy;
+  return change(*settings);
+}
+
+Result<void> BudgetGuard::set_render_node_gate(bool gated) {
+  auto settings = this->settings();
+  if (!settings) return tl::unexpected(settings.error());
+  settings->gate_render_nodes = gated ? 1 : 0;
+  return change(*settings);
+}
+
+Result<void> BudgetGuard::grant(pid_t pid, std::uint32_t masked_queues) {
+  const std::string of_process = " of process " + std::to_string(pid);
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return fail_errno(errno, "set the lease" + of_process);
+  const int key = pidfd.get();
+  const guard_lease lease{.granted = masked_queues, .self_test = 0};
+  const int error = masked_queues == 0
+                        ? ::bpf_map_delete_elem(leases_.get(), &key)
+                        : ::bpf_map_update_elem(leases_.get(), &key, &lease, BPF_ANY);
+  if (error != 0 && !(masked_queues == 0 && errno == ENOENT))
+    return fail_errno(errno, "set the lease" + of_process);
+  return {};
+}
+
+}  // namespace eclip::bpf
