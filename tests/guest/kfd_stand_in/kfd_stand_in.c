@@ -46,17 +46,33 @@ enum {
 };
 
 struct kfd_process;
-struct kfd_node;
 
-struct queue {
-  struct list_head list;
-  unsigned int queue_id;
-  bool is_late;
-  bool is_masked;
+/* A GPU. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define kfd_node kfd_dev
+#endif
+struct kfd_node {
+  unsigned int id;
+};
+
+enum kfd_queue_type {
+  KFD_QUEUE_TYPE_COMPUTE,
+  KFD_QUEUE_TYPE_SDMA,
 };
 
 struct queue_properties {
+  enum kfd_queue_type type;
+  unsigned int queue_id;
   u32 queue_percent;
+};
+
+struct queue {
+  struct list_head list;
+  struct queue_properties properties;
+  struct kfd_process* process;
+  struct kfd_node* device;
+  struct kfd_node gpu; /* device points to it: every GPU is there */
+  bool is_masked;
 };
 
 enum mqd_update_flag { UPDATE_FLAG_CU_MASK = 0 };
@@ -103,6 +119,7 @@ int pqm_destroy_queue(struct process_queue_manager* pqm, unsigned int qid);
 int pqm_update_mqd(struct process_queue_manager* pqm, unsigned int qid,
                    struct mqd_update_info* minfo);
 void pqm_uninit(struct process_queue_manager* pqm);
+int kfd_procfs_add_queue(struct queue* q);
 
 /* --- queues of a process ------------------------------------------------------------------------
  */
@@ -111,7 +128,7 @@ static struct queue* get_queue_by_qid(struct process_queue_manager* pqm, unsigne
   struct queue* q;
 
   list_for_each_entry(q, &pqm->queues, list) {
-    if (q->queue_id == qid) {
+    if (q->properties.queue_id == qid) {
       return q;
     }
   }
@@ -140,6 +157,11 @@ static void free_queue(struct queue* q) {
   kfree(q);
 }
 
+/* The real one makes the queue's entry in sysfs. */
+ATTACHABLE int kfd_procfs_add_queue(struct queue* q) {
+  return 0;
+}
+
 /* The real one has arguments that differ from kernel to kernel, too many for 6.1 to attach to. */
 ATTACHABLE int pqm_create_queue(struct process_queue_manager* pqm, struct kfd_node* dev,
                                 struct queue_properties* properties, unsigned int* qid) {
@@ -151,11 +173,15 @@ ATTACHABLE int pqm_create_queue(struct process_queue_manager* pqm, struct kfd_no
     return -ENOMEM;
   }
   set_bit(slot, pqm->queue_slot_bitmap);
-  q->queue_id = slot;
-  q->is_late = properties->queue_percent == percentage_of_late_queue;
+  q->properties = *properties;
+  q->properties.queue_id = slot;
+  q->process = pqm->process;
+  q->gpu = *dev;
+  q->device = &q->gpu;
   list_add(&q->list, &pqm->queues);
   atomic_inc(&queues);
   *qid = slot;
+  kfd_procfs_add_queue(q);
   return 0;
 }
 
@@ -166,7 +192,7 @@ ATTACHABLE int pqm_destroy_queue(struct process_queue_manager* pqm, unsigned int
   if (!q) {
     return -EINVAL;
   }
-  is_late = q->is_late;
+  is_late = q->properties.queue_percent == percentage_of_late_queue;
   free_queue(q);
   clear_bit(qid, pqm->queue_slot_bitmap);
   return is_late ? -ETIME : 0;
@@ -179,7 +205,8 @@ ATTACHABLE int pqm_update_mqd(struct process_queue_manager* pqm, unsigned int qi
   if (!q) {
     return -EFAULT;
   }
-  if (minfo->update_flag == UPDATE_FLAG_CU_MASK && minfo->cu_mask.ptr) {
+  if (minfo->update_flag == UPDATE_FLAG_CU_MASK && minfo->cu_mask.ptr &&
+      q->properties.type == KFD_QUEUE_TYPE_COMPUTE) {
     mark_masked(q);
   }
   return 0;
@@ -304,6 +331,7 @@ ATTACHABLE static int kfd_ioctl_create_queue(struct file* filep, struct kfd_proc
                                              void* data) {
   struct kfd_ioctl_create_queue_args* args = data;
   struct queue_properties properties = {.queue_percent = args->queue_percentage};
+  struct kfd_node gpu = {.id = args->gpu_id};
   unsigned int qid;
   int err;
 
@@ -311,8 +339,10 @@ ATTACHABLE static int kfd_ioctl_create_queue(struct file* filep, struct kfd_proc
       args->queue_priority > KFD_MAX_QUEUE_PRIORITY || args->gpu_id == 0) {
     return -EINVAL;
   }
+  properties.type =
+      args->queue_type == KFD_IOC_QUEUE_TYPE_SDMA ? KFD_QUEUE_TYPE_SDMA : KFD_QUEUE_TYPE_COMPUTE;
   mutex_lock(&p->mutex);
-  err = pqm_create_queue(&p->pqm, NULL, &properties, &qid);
+  err = pqm_create_queue(&p->pqm, &gpu, &properties, &qid);
   mutex_unlock(&p->mutex);
   if (!err) {
     args->queue_id = qid;
