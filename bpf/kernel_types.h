@@ -42,7 +42,12 @@ struct signal_struct {
   atomic_t live; /* threads that have not ended */
 };
 
+struct thread_info {
+  __u32 status; /* x86: TS_COMPAT in a 32-bit system call */
+};
+
 struct task_struct {
+  struct thread_info thread_info;
   int pid;
   int tgid;
   struct files_struct* files;
@@ -79,6 +84,8 @@ struct queue {
 
 /* x86-64: system call arguments. */
 struct pt_regs {
+  unsigned long bx;
+  unsigned long cx;
   unsigned long ax;
   unsigned long si;
   unsigned long di;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 // What the KFD's ioctls cost each process, by command, and the queues that each has.
 //
-// Attached to the entry and exit of every system call, because kernels may refuse everything closer
-// to the driver; what is no ioctl leaves after a few instructions. 32-bit system calls (int 0x80)
-// are not seen. Queue ids are read from the process's own memory after the driver has returned:
-// good enough to count by, not to decide by.
+// Attached to the driver's function where the kernel allows that, else to the entry and exit of
+// every system call, where what is no ioctl leaves after a few instructions (kfd_ioctl_probe.cpp
+// chooses). Queue ids are read from the process's own memory after the driver has returned: good
+// enough to count by, not to decide by.
 #include "kernel_types.h"
 //
 #include <linux/bpf.h>
@@ -16,6 +16,8 @@
 #include "kfd_ioctl.h"
 
 #define SYS_IOCTL 16
+#define SYS_IOCTL_32 54 /* of a system call that 32-bit programs make, as by int 0x80 */
+#define TS_COMPAT 2
 #define KFD_IOC_TYPE 'K'
 
 enum { compute = 0, compute_aql = 2 };  // types of queues; the others take no CU mask
@@ -166,31 +168,21 @@ static __always_inline void account_queue(const struct kfd_ioctl_process* proces
     __sync_fetch_and_and(&of_process->alive[word], ~bit);
 }
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(kfd_ioctl_begins, struct pt_regs* regs, long id) {
-  if (id != SYS_IOCTL) return 0;
-  // The driver does not look at the type. A file system has other files too, as the render node.
-  if (kfd_device == 0 && (regs->si >> 8 & 0xff) != KFD_IOC_TYPE) return 0;
-  struct task_struct* task = bpf_get_current_task_btf();
-  if (!is_kfd(task, regs->di)) return 0;
+static __always_inline void begins(struct task_struct* task, __u32 command, __u64 argument) {
   struct call* call = bpf_task_storage_get(&calls, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
   if (call == NULL) {
     __sync_fetch_and_add(&unseen, 1);
-    return 0;
+    return;
   }
-  call->argument = regs->dx;
-  call->number = regs->si & 0xff;  // all that the driver looks at
+  call->argument = argument;
+  call->number = command & 0xff;  // all that the driver looks at
   if (call->number >= kfd_ioctl_commands) call->number = kfd_ioctl_commands - 1;
   call->start_ns = bpf_ktime_get_ns();
-  return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(kfd_ioctl_ends, struct pt_regs* regs, long result) {
-  if (regs->orig_ax != SYS_IOCTL) return 0;
-  struct task_struct* task = bpf_get_current_task_btf();
+static __always_inline void ends(struct task_struct* task, long result) {
   struct call* call = bpf_task_storage_get(&calls, task, NULL, 0);
-  if (call == NULL || call->start_ns == 0) return 0;
+  if (call == NULL || call->start_ns == 0) return;
   const __u64 took_ns = bpf_ktime_get_ns() - call->start_ns;
   call->start_ns = 0;
 
@@ -199,7 +191,7 @@ int BPF_PROG(kfd_ioctl_ends, struct pt_regs* regs, long result) {
   struct kfd_ioctl_cost* cost = cost_of(&key);
   if (cost == NULL) {
     __sync_fetch_and_add(&unseen, 1);
-    return 0;
+    return;
   }
   __sync_fetch_and_add(&cost->count, 1);
   if (result < 0) {
@@ -210,6 +202,38 @@ int BPF_PROG(kfd_ioctl_ends, struct pt_regs* regs, long result) {
   // Of two threads at once the shorter may win: then it was the longest but one.
   if (took_ns > cost->max_ns) cost->max_ns = took_ns;
   __sync_fetch_and_add(&cost->buckets[bucket_of(took_ns) & (kfd_ioctl_buckets - 1)], 1);
+}
+
+SEC("fentry/kfd_ioctl")
+int BPF_PROG(function_begins, struct file* file, unsigned int command, unsigned long argument) {
+  begins(bpf_get_current_task_btf(), command, argument);
+  return 0;
+}
+SEC("fexit/kfd_ioctl")
+int BPF_PROG(function_ends, struct file* file, unsigned int command, unsigned long argument,
+             long result) {
+  ends(bpf_get_current_task_btf(), result);
+  return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(call_begins, struct pt_regs* regs, long id) {
+  if (id != SYS_IOCTL && id != SYS_IOCTL_32) return 0;
+  struct task_struct* task = bpf_get_current_task_btf();
+  const int is_32_bit = (task->thread_info.status & TS_COMPAT) != 0;
+  if (is_32_bit != (id == SYS_IOCTL_32)) return 0;
+  const __u64 fd = is_32_bit ? (__u32)regs->bx : regs->di;
+  const __u32 command = (__u32)(is_32_bit ? regs->cx : regs->si);
+  // The driver does not look at the type. A file system has other files too, as the render node.
+  if (kfd_device == 0 && (command >> 8 & 0xff) != KFD_IOC_TYPE) return 0;
+  if (is_kfd(task, fd)) begins(task, command, is_32_bit ? (__u32)regs->dx : regs->dx);
+  return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(call_ends, struct pt_regs* regs, long result) {
+  if (regs->orig_ax == SYS_IOCTL || regs->orig_ax == SYS_IOCTL_32)
+    ends(bpf_get_current_task_btf(), result);
   return 0;
 }
 

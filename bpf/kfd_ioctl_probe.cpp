@@ -23,10 +23,22 @@ Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
   const auto kfd = identify_kfd("/dev/kfd");
   if (!kfd) return tl::unexpected(kfd.error());
   libbpf_set_print(silent);  // what goes wrong is in the returned error
-  KfdIoctlProbe probe(kfd_ioctl_bpf__open());
+  // A simulated device has none of the driver's functions below it.
+  if (kfd->device != 0)
+    if (auto probe = attach(*kfd, Place::driver)) return probe;
+  return attach(*kfd, Place::system_calls);
+}
+
+Result<KfdIoctlProbe> KfdIoctlProbe::attach(const KfdIdentity& kfd, Place place) {
+  KfdIoctlProbe probe(kfd_ioctl_bpf__open(), place);
   if (!probe.skeleton_) return fail_errno(errno, "open the ioctl probe");
-  probe.skeleton_->rodata->kfd_device = kfd->device;
-  probe.skeleton_->rodata->kfd_file_system = kfd->file_system;
+  probe.skeleton_->rodata->kfd_device = kfd.device;
+  probe.skeleton_->rodata->kfd_file_system = kfd.file_system;
+  const auto& programs = probe.skeleton_->progs;
+  for (bpf_program* program : {programs.function_begins, programs.function_ends})
+    bpf_program__set_autoload(program, place == Place::driver);
+  for (bpf_program* program : {programs.call_begins, programs.call_ends})
+    bpf_program__set_autoload(program, place == Place::system_calls);
   int error = kfd_ioctl_bpf__load(probe.skeleton_.get());
   for (__u32 number = 0; error == 0 && number < kfd_ioctl_commands; ++number) {
     const kfd_ioctl_cost_key nobody{.process = {}, .number = number, .reserved = 0};

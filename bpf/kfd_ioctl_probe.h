@@ -34,7 +34,12 @@ class KfdIoctlProbe {
   /// Errc::unsupported says what the kernel or the user's privileges lack.
   static Result<KfdIoctlProbe> attach();
 
-  // 64-bit system calls only. Errors: the system's.
+  /// Where it looks: at the driver's own function, or at every system call of the machine, which
+  /// costs each of them some 0.1 us (docs/probes.md).
+  enum class Place { driver, system_calls };
+  [[nodiscard]] Place place() const { return place_; }
+
+  // Errors: the system's.
   [[nodiscard]] Result<std::vector<KfdIoctlCost>> costs() const;
   /// Created since, as the processes' own memory tells.
   [[nodiscard]] Result<std::vector<KfdQueues>> queues() const;
@@ -47,8 +52,10 @@ class KfdIoctlProbe {
   struct Destroy {
     void operator()(kfd_ioctl_bpf* skeleton) const;
   };
-  explicit KfdIoctlProbe(kfd_ioctl_bpf* skeleton) : skeleton_(skeleton) {}
+  KfdIoctlProbe(kfd_ioctl_bpf* skeleton, Place place) : skeleton_(skeleton), place_(place) {}
+  static Result<KfdIoctlProbe> attach(const KfdIdentity& kfd, Place place);
   std::unique_ptr<kfd_ioctl_bpf, Destroy> skeleton_;
+  Place place_;
 };
 
 }  // namespace eclip::bpf

@@ -69,8 +69,11 @@ Result<void> Service::attach_probe() {
   if (!config_.probes.measure_ioctls && !needs_ledger) return {};
   ioctl_probe_ = bpf::KfdIoctlProbe::attach();
   if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
-  spdlog::info("KFD ioctls of all processes are measured{}",
-               guarded ? "" : " by tracepoints; a CU mask cannot be refused");
+  spdlog::info("KFD ioctls of all processes are measured {}{}",
+               ioctl_probe_->place() == bpf::KfdIoctlProbe::Place::driver
+                   ? "in the driver"
+                   : "at the entry and exit of all system calls",
+               guarded ? "" : "; a CU mask cannot be refused");
   return {};
 }
 

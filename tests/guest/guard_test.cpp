@@ -36,64 +36,6 @@ using ::testing::HasSubstr;
 
 constexpr unsigned ordinary_user = 1000;
 
-/// A child process that runs its body when it is told to, so that it can be given a lease before.
-class Client {
- public:
-  template <class Body>
-  explicit Client(Body body) {
-    if (::pipe2(go_.data(), O_CLOEXEC) != 0) std::abort();
-    pid_ = ::fork();
-    if (pid_ != 0) {
-      ::close(go_[0]);
-      return;
-    }
-    ::close(go_[1]);
-    char byte = 0;
-    if (::read(go_[0], &byte, 1) != 1) ::_exit(99);
-    ::_exit(body());
-  }
-  ~Client() {
-    if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
-      ::waitpid(pid_, nullptr, 0);
-    }
-    if (go_[1] >= 0) ::close(go_[1]);
-  }
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
-
-  [[nodiscard]] pid_t pid() const { return pid_; }
-  void go() { EXPECT_EQ(::write(go_[1], "", 1), 1); }
-  /// The body's result; -signal when it was killed.
-  int wait() {
-    int status = 0;
-    ::waitpid(pid_, &status, 0);
-    pid_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-
- private:
-  std::array<int, 2> go_{-1, -1};
-  pid_t pid_ = -1;
-};
-
-/// SET_CU_MASK as a 32-bit program makes it: 0 or the error number.
-int mask_by_int80(const Kfd& kfd) {
-  void* const low =
-      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-  auto* const arguments = new (low) kfd_ioctl_set_cu_mask_args{};
-  auto* const words = reinterpret_cast<std::uint32_t*>(arguments + 1);
-  words[0] = 0x7fff;
-  arguments->num_cu_mask = 32;
-  arguments->cu_mask_ptr = reinterpret_cast<std::uintptr_t>(words);
-  long result = 54;
-  asm volatile("int $0x80"
-               : "+a"(result)
-               : "b"(kfd.fd()), "c"(AMDKFD_IOC_SET_CU_MASK), "d"(arguments)
-               : "memory", "r8", "r9", "r10", "r11");
-  return static_cast<int>(-result);
-}
-
 /// One guard for all tests, since installing takes seconds in a guest; each counts from its start.
 class GuardTest : public testing::Test {
  protected:
@@ -643,14 +585,11 @@ TEST_F(GuardWithStandIn, TheLeasesOfAllAreHeldToOneBudget) {
   Client first(mask_four(0));
   ASSERT_TRUE(guard().grant(first.pid(), 4));
   first.go();
-  int status = 0;
-  ASSERT_EQ(::waitpid(first.pid(), &status, WUNTRACED), first.pid());
-  ASSERT_TRUE(WIFSTOPPED(status)) << WEXITSTATUS(status);
+  ASSERT_TRUE(first.stops());
   Client second(mask_four(EBUSY));
   ASSERT_TRUE(guard().grant(second.pid(), 4));
   second.go();
-  ASSERT_EQ(::waitpid(second.pid(), &status, WUNTRACED), second.pid());
-  EXPECT_TRUE(WIFSTOPPED(status)) << WEXITSTATUS(status);
+  ASSERT_TRUE(second.stops());
   EXPECT_EQ(truth("masked"), 7);
   EXPECT_EQ(state().in_use, 7);
   const auto queues = guard().queues();
@@ -876,8 +815,7 @@ TEST_F(GuardWithStandIn, TheLedgerKnowsEachProcessesQueues) {
   });
   ASSERT_TRUE(guard().grant(client.pid(), 1));
   client.go();
-  int status = 0;
-  ASSERT_EQ(::waitpid(client.pid(), &status, WUNTRACED), client.pid());
+  ASSERT_TRUE(client.stops());
   const auto queues = guard().queues();
   ASSERT_TRUE(queues);
   ASSERT_EQ(queues->size(), 1U);
@@ -917,11 +855,10 @@ TEST_F(GuardWithStandIn, EnforcingBelowWhatIsThereTakesNothingAway) {
   });
   ASSERT_TRUE(guard().grant(client.pid(), 20));
   client.go();
-  int status = 0;
-  ASSERT_EQ(::waitpid(client.pid(), &status, WUNTRACED), client.pid());
+  ASSERT_TRUE(client.stops());
   ASSERT_TRUE(guard().set_policy(guard_enforce));
   EXPECT_EQ(state().in_use, 9);
-  ::kill(client.pid(), SIGCONT);
+  client.go_on();
   EXPECT_EQ(client.wait(), 0);
   ASSERT_TRUE(guard().set_policy(guard_audit));  // TearDown: there were nine
 }

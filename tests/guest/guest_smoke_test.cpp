@@ -127,19 +127,9 @@ TEST(KfdDevice, IsForTheProcessThatOpenedIt) {
 }
 
 TEST(KfdDevice, IsReachedBy32BitSystemCallsToo) {
-  void* const low =
-      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-  ASSERT_NE(low, MAP_FAILED);
-  auto* const version = new (low) kfd_ioctl_get_version_args{};
-  const Kfd kfd;
-  long result = 54;  // ioctl there
-  asm volatile("int $0x80"
-               : "+a"(result)
-               : "b"(kfd.fd()), "c"(AMDKFD_IOC_GET_VERSION), "d"(version)
-               : "memory", "r8", "r9", "r10", "r11");
-  EXPECT_EQ(result, 0);
+  auto* const version = new (low_memory()) kfd_ioctl_get_version_args{};
+  EXPECT_EQ(call_by_int80(Kfd(), AMDKFD_IOC_GET_VERSION, version), 0);
   EXPECT_EQ(version->major_version, 1U);
-  ::munmap(low, 4096);
 }
 
 class KfdStandIn : public testing::Test {

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <linux/kfd_ioctl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +16,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <new>
 #include <string>
 
 namespace eclip::test {
@@ -90,6 +94,78 @@ int in_child(Body body) {
   int status = 0;
   ::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/// A child process that runs its body when it is told to, so that it can be given a lease before.
+class Client {
+ public:
+  template <class Body>
+  explicit Client(Body body) {
+    if (::pipe2(go_.data(), O_CLOEXEC) != 0) std::abort();
+    pid_ = ::fork();
+    if (pid_ != 0) {
+      ::close(go_[0]);
+      return;
+    }
+    ::close(go_[1]);
+    char byte = 0;
+    if (::read(go_[0], &byte, 1) != 1) ::_exit(99);
+    ::_exit(body());
+  }
+  ~Client() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, nullptr, 0);
+    }
+    if (go_[1] >= 0) ::close(go_[1]);
+  }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  void go() { EXPECT_EQ(::write(go_[1], "", 1), 1); }
+  /// Waits until it has stopped itself (SIGSTOP); false when it has ended instead.
+  [[nodiscard]] bool stops() const {
+    int status = 0;
+    return ::waitpid(pid_, &status, WUNTRACED) == pid_ && WIFSTOPPED(status);
+  }
+  void go_on() { ::kill(pid_, SIGCONT); }
+  /// The body's result; -signal when it was killed.
+  int wait() {
+    int status = 0;
+    ::waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  std::array<int, 2> go_{-1, -1};
+  pid_t pid_ = -1;
+};
+
+/// An ioctl as a 32-bit program makes it, with an argument below 4 GiB: 0 or the error number.
+inline int call_by_int80(const Kfd& kfd, unsigned long command, void* argument) {
+  long result = 54;
+  asm volatile("int $0x80"
+               : "+a"(result)
+               : "b"(kfd.fd()), "c"(command), "d"(argument)
+               : "memory", "r8", "r9", "r10", "r11");
+  return static_cast<int>(-result);
+}
+/// A page there.
+inline void* low_memory() {
+  return ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+                0);
+}
+/// SET_CU_MASK so.
+inline int mask_by_int80(const Kfd& kfd) {
+  void* const low = low_memory();
+  auto* const arguments = new (low) kfd_ioctl_set_cu_mask_args{};
+  auto* const words = reinterpret_cast<std::uint32_t*>(arguments + 1);
+  words[0] = 0x7fff;
+  arguments->num_cu_mask = 32;
+  arguments->cu_mask_ptr = reinterpret_cast<std::uintptr_t>(words);
+  return call_by_int80(kfd, AMDKFD_IOC_SET_CU_MASK, arguments);
 }
 
 }  // namespace eclip::test
