@@ -3,25 +3,19 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <guard.skel.h>
 #include <algorithm>
-#include <cstdarg>
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
 #include <memory>
 #include <string_view>
 #include <utility>
 
+#include "bpf/pins.h"
 #include "ipc/kfd_command.h"
 
 namespace eclip::bpf {
@@ -60,26 +54,8 @@ bool is_absent(std::string_view section) {
   return false;
 }
 
-/// What goes wrong is in the returned error; LIBBPF_LOG_LEVEL shows all that libbpf says.
-int print(libbpf_print_level, const char* format, va_list arguments) {
-  return std::getenv("LIBBPF_LOG_LEVEL") != nullptr ? std::vfprintf(stderr, format, arguments) : 0;
-}
-
-template <class Value>
-Result<Value> only_value(int map) {
-  const __u32 only = 0;
-  Value value{};
-  if (::bpf_map_lookup_elem(map, &only, &value) != 0)
-    return fail_errno(errno, "read the budget guard's records");
-  return value;
-}
-
-Result<void> set_only_value(int map, const guard_settings& settings) {
-  const __u32 only = 0;
-  if (::bpf_map_update_elem(map, &only, &settings, BPF_ANY) != 0)
-    return fail_errno(errno, "change the budget guard's settings");
-  return {};
-}
+constexpr const char* to_change = "change the budget guard's settings";
+constexpr const char* to_read = "read the budget guard's records";
 
 std::uint64_t boot_time_ns() {
   timespec now{};
@@ -102,7 +78,7 @@ Result<Skeleton> load(GuardTier tier, guard_settings settings) {
   settings.verdict = static_cast<__u32>(tier.verdict);
   settings.installed_ns = boot_time_ns();
   if (error == 0)
-    if (auto set = set_only_value(bpf_map__fd(skeleton->maps.settings), settings); !set)
+    if (auto set = set_only_value(bpf_map__fd(skeleton->maps.settings), settings, to_change); !set)
       return tl::unexpected(set.error());
   if (error == 0) error = guard_bpf__attach(skeleton.get());
   if (error != 0) return fail_errno(-error, describe(tier));
@@ -192,38 +168,6 @@ Result<void> pin(const Skeleton& skeleton, const fs::path& directory) {
   return {};
 }
 
-/// The directory, locked: one installs or removes at a time.
-Result<UniqueFd> lock(const fs::path& directory) {
-  UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::flock(fd.get(), LOCK_EX) != 0)
-    return fail_errno(errno, "lock " + directory.string());
-  return fd;
-}
-
-Result<void> check_bpf_file_system(const fs::path& directory) {
-  struct statfs status {};
-  if (::statfs(directory.c_str(), &status) != 0)
-    return fail_errno(errno, "examine " + directory.string());
-  if (status.f_type != BPF_FS_MAGIC)
-    return fail(Errc::unsupported,
-                directory.string() +
-                    " is not on a BPF file system, where the budget guard lives on "
-                    "without eclipd: mount -t bpf bpf /sys/fs/bpf");
-  return {};
-}
-
-Result<void> remove_content(const fs::path& directory) {
-  std::error_code error;
-  // The links first: a guard without maps would be worse than none.
-  for (const bool links : {true, false})
-    for (const auto& entry : fs::directory_iterator(directory, error))
-      if ((entry.path().filename().string().rfind("link_", 0) == 0) == links)
-        if (std::error_code failed; !fs::remove(entry.path(), failed) && failed)
-          return tl::unexpected(Error{failed, "remove " + entry.path().string()});
-  if (error) return tl::unexpected(Error{error, "read " + directory.string()});
-  return {};
-}
-
 /// The best tier that this kernel permits, attached and tested.
 Result<Skeleton> load_best(const BudgetGuard::Options& options, const guard_settings& settings) {
   std::string refusals;
@@ -303,16 +247,10 @@ std::string describe(guard_reason reason) {
 Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
   const auto kfd = identify_kfd(options.kfd);
   if (!kfd) return tl::unexpected(kfd.error());
-  if (auto checked = check_bpf_file_system(options.directory.parent_path()); !checked)
-    return tl::unexpected(checked.error());
-  std::error_code error;
-  fs::create_directory(options.directory, error);
-  if (error) return tl::unexpected(Error{error, "create " + options.directory.string()});
-  ::chmod(options.directory.c_str(), 0700);
-  const auto locked = lock(options.directory);
+  const auto locked = make_pin_directory(options.directory);
   if (!locked) return tl::unexpected(locked.error());
 
-  libbpf_set_print(print);
+  quiet_libbpf();
   if (auto there = open_maps(options.directory)) {
     auto settings = there->settings();
     if (settings && settings->kfd_device == kfd->device &&
@@ -325,7 +263,7 @@ Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
       return Installed{.guard = std::move(*there), .taken_over = true};
     }
   }
-  if (auto removed = remove_content(options.directory); !removed)
+  if (auto removed = remove_pins(options.directory); !removed)
     return tl::unexpected(removed.error());
 
   guard_settings settings{};
@@ -337,18 +275,19 @@ Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
   settings.gate_render_nodes = options.gate_render_nodes ? 1 : 0;
   auto skeleton = load_best(options, settings);
   if (!skeleton) {
-    fs::remove(options.directory, error);
+    std::error_code error;
+    fs::remove(options.directory, error);  // empty: no trace of the attempt
     return tl::unexpected(skeleton.error());
   }
   if (auto pinned = pin(*skeleton, options.directory); !pinned) {
-    [[maybe_unused]] const auto removed = remove_content(options.directory);
+    [[maybe_unused]] const auto removed = remove_pins(options.directory);
     return tl::unexpected(pinned.error());
   }
-  const auto loaded = only_value<guard_settings>(bpf_map__fd((*skeleton)->maps.settings));
+  const auto loaded = only_value<guard_settings>(bpf_map__fd((*skeleton)->maps.settings), to_read);
   if (!loaded) return tl::unexpected(loaded.error());
   settings = *loaded;
   settings.complete = 1;
-  if (auto set = set_only_value(bpf_map__fd((*skeleton)->maps.settings), settings); !set)
+  if (auto set = set_only_value(bpf_map__fd((*skeleton)->maps.settings), settings, to_change); !set)
     return tl::unexpected(set.error());
   auto guard = open_maps(options.directory);
   if (!guard) return tl::unexpected(guard.error());
@@ -384,37 +323,27 @@ bool BudgetGuard::is_installed(const fs::path& directory) {
 Result<BudgetGuard> BudgetGuard::open(const fs::path& directory) {
   if (!fs::exists(directory))
     return fail(Errc::not_found, "there is no budget guard in " + directory.string());
-  const auto locked = lock(directory);  // not between its pins
+  const auto locked = lock_pin_directory(directory);  // not between its pins
   if (!locked) return tl::unexpected(locked.error());
   return open_maps(directory);
 }
 
 Result<bool> BudgetGuard::remove(const fs::path& directory) {
-  if (!fs::exists(directory)) return false;
-  if (auto checked = check_bpf_file_system(directory); !checked)
-    return tl::unexpected(checked.error());
-  const auto locked = lock(directory);
-  if (!locked) return tl::unexpected(locked.error());
-  const bool was_there = !fs::is_empty(directory);
-  if (auto removed = remove_content(directory); !removed) return tl::unexpected(removed.error());
-  std::error_code error;
-  fs::remove(directory, error);
-  if (error) return tl::unexpected(Error{error, "remove " + directory.string()});
-  return was_there;
+  return remove_pin_directory(directory);
 }
 
 Result<guard_settings> BudgetGuard::settings() const {
-  return only_value<guard_settings>(settings_.get());
+  return only_value<guard_settings>(settings_.get(), to_read);
 }
 
 Result<void> BudgetGuard::change(guard_settings settings) {
-  return set_only_value(settings_.get(), settings);
+  return set_only_value(settings_.get(), settings, to_change);
 }
 
 Result<GuardState> BudgetGuard::state() const {
   const auto settings = this->settings();
   if (!settings) return tl::unexpected(settings.error());
-  const auto counts = only_value<guard_state>(state_.get());
+  const auto counts = only_value<guard_state>(state_.get(), to_read);
   if (!counts) return tl::unexpected(counts.error());
   GuardState state{.tier = {.verdict = static_cast<GuardVerdict>(settings->verdict),
                             .accounting = static_cast<guard_accounting>(settings->accounting)},

@@ -97,4 +97,14 @@ struct guard_denial {
   char command[16];
 };
 
+/* The one value of the map `gate` of gate.bpf.c. */
+struct gate_state {
+  __u64 refused; /* opens */
+  __u32 major;   /* of the KFD's device */
+  __u32 minor;
+  __u32 gates_render_nodes; /* user space writes these */
+  __u32 reserved;
+  char cgroup[256];
+};
+
 #endif

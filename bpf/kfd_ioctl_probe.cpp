@@ -5,15 +5,10 @@
 #include <cstring>
 
 #include "bpf/kfd_ioctl.h"
+#include "bpf/pins.h"
 
 namespace eclip::bpf {
-namespace {
-
-int silent(libbpf_print_level, const char*, va_list) {
-  return 0;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 void KfdIoctlProbe::Destroy::operator()(kfd_ioctl_bpf* skeleton) const {
   kfd_ioctl_bpf__destroy(skeleton);
@@ -22,7 +17,7 @@ void KfdIoctlProbe::Destroy::operator()(kfd_ioctl_bpf* skeleton) const {
 Result<KfdIoctlProbe> KfdIoctlProbe::attach() {
   const auto kfd = identify_kfd("/dev/kfd");
   if (!kfd) return tl::unexpected(kfd.error());
-  libbpf_set_print(silent);  // what goes wrong is in the returned error
+  quiet_libbpf();
   // A simulated device has none of the driver's functions below it.
   if (kfd->device != 0)
     if (auto probe = attach(*kfd, Place::driver)) return probe;

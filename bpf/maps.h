@@ -56,6 +56,21 @@ Result<void> for_each(int map, std::uint32_t most, Use use) {
   return {};
 }
 
+/// The value of an array map of one. Errors: the system's, while it was tried to `purpose`.
+template <class Value>
+Result<Value> only_value(int map, const char* purpose) {
+  const __u32 only = 0;
+  Value value{};
+  if (::bpf_map_lookup_elem(map, &only, &value) != 0) return fail_errno(errno, purpose);
+  return value;
+}
+template <class Value>
+Result<void> set_only_value(int map, const Value& value, const char* purpose) {
+  const __u32 only = 0;
+  if (::bpf_map_update_elem(map, &only, &value, BPF_ANY) != 0) return fail_errno(errno, purpose);
+  return {};
+}
+
 /// The compute queues that a process has on a GPU.
 struct KfdQueues {
   pid_t pid;
