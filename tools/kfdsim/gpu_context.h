@@ -15,6 +15,7 @@
 #include "tools/kfdsim/gpu_memory.h"
 #include "tools/kfdsim/gpu_queue.h"
 #include "tools/kfdsim/kernel_cache.h"
+#include "tools/kfdsim/process_files.h"
 
 namespace eclip::kfdsim {
 
@@ -49,6 +50,10 @@ struct GpuContext {
   std::array<bool, GpuQueue::doorbell_count> doorbell_used{};
   /// Given by Gpu::attach; distinguishes equal addresses of different processes.
   std::uint32_t address_space = 0;
+  /// Its place in /sys, from Gpu::attach to Gpu::detach.
+  std::optional<ProcessFiles> files;
+  /// For which its SDMA queues have moved bytes, those included that are destroyed.
+  model::DeviceTime copying{};
 };
 
 }  // namespace eclip::kfdsim

@@ -91,6 +91,7 @@ int GpuMemory::allocate(std::uint64_t gpu_address, std::uint64_t bytes, std::uin
       break;
   }
   if (left != nullptr) *left -= buffer.bytes;
+  if (*kind == MemoryKind::vram) vram_bytes_ += buffer.bytes;
   id = next_id_++;
   buffers_.emplace(id, std::move(buffer));
   return 0;
@@ -100,6 +101,7 @@ void GpuMemory::give_back(Buffer& buffer) {
   if (buffer.kind == MemoryKind::vram || buffer.kind == MemoryKind::gtt) {
     backing_.release(buffer.offset, buffer.bytes);
   }
+  if (buffer.kind == MemoryKind::vram) vram_bytes_ -= buffer.bytes;
   if (std::uint64_t* left = budget_of(buffer.kind, budget_)) *left += buffer.bytes;
 }
 

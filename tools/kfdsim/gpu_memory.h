@@ -50,6 +50,8 @@ class GpuMemory {
   int free(std::uint32_t id);  ///< EINVAL: unknown; EBUSY: still mapped
   int map(std::uint32_t id);   ///< EINVAL: unknown, or the addresses are taken
   int unmap(std::uint32_t id);
+  /// What of it is the GPU's own.
+  [[nodiscard]] std::uint64_t vram_bytes() const { return vram_bytes_; }
   /// The contents of VRAM become zeros.
   void lose_vram();
   [[nodiscard]] const Buffer* find(std::uint32_t id) const;
@@ -99,6 +101,7 @@ class GpuMemory {
   std::map<std::uint32_t, Buffer> buffers_;
   std::map<std::uint64_t, std::uint32_t> mapped_;  // GPU address -> buffer
   std::uint32_t next_id_ = 1;
+  std::uint64_t vram_bytes_ = 0;
 };
 
 }  // namespace eclip::kfdsim

@@ -58,6 +58,18 @@ TEST_F(KfdsimUser, AnOrdinaryUserComputes) {
   expect_one_line(run.errors(), " 25 packets");
 }
 
+TEST_F(KfdsimUser, AnOrdinaryUsersQueuesAreListed) {
+  ChildProcess run = in_private_namespace(
+      as_nobody("0666", "-q -- /bin/sh -c '" KFDSIM_CLIENT
+                        " hold > /dev/null & f=/sys/class/kfd/kfd/proc/$!; "
+                        "until test -e $f/queues/2; do sleep 0.05; done; cat $f/queues/2/gpuid; "
+                        "kill -KILL $!; while test -e $f; do sleep 0.05; done; echo , gone'"));
+  const int status = run.wait();
+  if (const auto reason = reason_to_skip(run, status); !reason.empty()) GTEST_SKIP() << reason;
+  EXPECT_EQ(status, 0) << run.errors();
+  EXPECT_EQ(run.output(), "49374, gone\n");
+}
+
 TEST_F(KfdsimUser, AnOrdinaryUserGainsNoRights) {
   ChildProcess run =
       in_private_namespace(as_nobody("0666", "-q -- /bin/grep CapEff /proc/self/status"));
