@@ -50,6 +50,7 @@ void Gpu::attach(GpuContext& context) {
   if (place == contexts_.end()) place = contexts_.insert(place, nullptr);
   *place = &context;
   context.address_space = static_cast<std::uint32_t>(place - contexts_.begin());
+  context.number = ++attached_;
   context.files.emplace(context.pid, first_pasid + context.address_space);
 }
 
@@ -230,19 +231,28 @@ void Gpu::run_copies(model::DeviceTime now) {
     for (auto& [id, queue] : context->queues) {
       if (!queue->sdma || queue->failed || !queue->ring.active) continue;
       GpuQueue& copying = *queue;
-      auto progress =
-          copying.sdma->run(copying.announced_bytes, now, [&](const SdmaQueue::Move& move) {
+      auto progress = copying.sdma->run(
+          copying.announced_bytes, now,
+          [&](const SdmaQueue::Move& move) {
             copying.context.copying += move.end - move.start;
             if (trace_ == nullptr) return;
             trace_->add({copying.context.pid, copying.context.command, copying.id, *copy_name_, "",
                          0, move.start, move.end});
+          },
+          [&] {
+            completed(copying.context, now);
+            return !reset_due_ && now >= stalled_until_;
           });
-      totals_.packets += progress.packets;
-      if (!reset_due_) reset_due_ = injector_.packet_completed(totals_.packets, now);
+      if (reset_due_) return;
       if (progress.fault) fault(copying, std::move(*progress.fault));
       copies_.waiting = copies_.waiting || copying.sdma->busy();
       const auto next = copying.sdma->next_event();
       if (next && (!copies_.next_event || *next < *copies_.next_event)) copies_.next_event = next;
+      if (now < stalled_until_) {
+        copies_.waiting = true;
+        copies_.next_event = stalled_until_;
+        return;
+      }
     }
   }
 }
