@@ -4,13 +4,22 @@
 #include <bit>
 #include <cmath>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
+#include "daemon/model/gpu_description.h"
 #include "daemon/model/kernel.h"
 #include "tests/integration/hsa/hsa_copies.h"
 
 namespace eclip::test {
 namespace {
+
+/// The GPU that kfdsim simulates by default.
+model::GpuDescription mi50() {
+  auto loaded = model::load_gpu_description(ECLIP_DATA_DIR "/gpus/mi50.toml");
+  if (!loaded) throw std::runtime_error(loaded.error().message());
+  return *loaded;
+}
 
 class HsaTimes : public InsideHsa {
  protected:
@@ -65,7 +74,7 @@ TEST_F(HsaTimes, MaskIsReadBack) {
 }
 
 TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
-  constexpr double launch_gap_us = 0.55;  // data/gpus/mi50.toml
+  const double launch_gap_us = mi50().timing.launch_gap_us;
   constexpr double kernel_us = 100;
   constexpr std::size_t count = 20;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
@@ -89,7 +98,7 @@ TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
 }
 
 TEST_F(HsaTimes, CopyBetweenKernelsBeginsWhenTheKernelEnds) {
-  constexpr double barrier_us = 1.67;  // data/gpus/mi50.toml
+  const double barrier_us = mi50().timing.barrier_us;
   constexpr double kernel_us = 100;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
   const HsaQueue queue(hsa());

@@ -1,7 +1,9 @@
 // What /sys/class/kfd/kfd/proc tells of processes and their queues.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/kfd_ioctl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,9 +49,14 @@ TEST_F(KfdsimProcessFiles, ExistFromTheFirstOpenToTheEndOfTheProcess) {
     if (fs::exists(files)) ::_exit(1);
     const int kfd = ::open("/dev/kfd", O_RDWR);
     if (kfd < 0 || !fs::exists(files / "queues")) ::_exit(2);
+    kfd_ioctl_create_event_args event{};
+    if (::ioctl(kfd, AMDKFD_IOC_CREATE_EVENT, &event) != 0) ::_exit(3);
     ::close(kfd);
     // As in the driver: what a process has on the GPU lives as long as its address space.
-    ::_exit(fs::exists(files / "queues") ? 0 : 3);
+    if (!fs::exists(files / "queues")) ::_exit(4);
+    const int again = ::open("/dev/kfd", O_RDWR);
+    kfd_ioctl_destroy_event_args destroy{event.event_id, 0};
+    ::_exit(::ioctl(again, AMDKFD_IOC_DESTROY_EVENT, &destroy) == 0 ? 0 : 5);
   }
   EXPECT_EQ(status_of(child), 0);
   EXPECT_TRUE(eventually([&] { return !fs::exists(files_of(child)); }));
