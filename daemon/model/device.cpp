@@ -97,7 +97,7 @@ class Device::State {
     if (dirty_) return now_;
     if (processors_stalled())
       return std::min(units_.next_change(), busy_queues_ > 0 ? processors_stalled_until_ : never);
-    return std::min({units_.next_change(), connections_.next_turn(), ready_.next_time()});
+    return connections_.next_turn_or(std::min(units_.next_change(), ready_.next_time()));
   }
 
   DeviceTime stall(DeviceTime length, DeviceTime at) {
@@ -112,7 +112,7 @@ class Device::State {
   void advance(DeviceTime to) {
     for (auto next = next_event(); next <= to && next != never; next = next_event()) {
       pass_to(next);
-      for (const auto& done : completed_) {
+      for (const Residency* done : completed_) {
         // The queue exists: destroying it drops its kernels.
         done->owner->kernel_completed(now_, timing_);
         ready_.wake(*done->owner);
@@ -246,7 +246,7 @@ class Device::State {
   DeviceTime stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
-  std::vector<std::unique_ptr<Residency>> completed_;
+  std::vector<Residency*> completed_;
   std::vector<Residency*> started_;
 };
 
