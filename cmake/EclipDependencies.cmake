@@ -11,6 +11,7 @@ pkg_check_modules(TOMLPLUSPLUS REQUIRED IMPORTED_TARGET tomlplusplus)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
 # Not by pkg-config: Debian's libhsakmt.pc names an include directory that does not exist.
 find_package(hsakmt REQUIRED CONFIG)
+find_package(hsa-runtime64 REQUIRED CONFIG)  # everywhere for its headers, in tests for itself
 pkg_check_modules(DRM_AMDGPU REQUIRED IMPORTED_TARGET libdrm_amdgpu)
 pkg_check_modules(CAP REQUIRED IMPORTED_TARGET libcap)
 pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)

@@ -23,6 +23,17 @@ DeviceTime rounded(double ns) {
   return DeviceTime(ns - static_cast<double>(whole) < 0.5 ? whole : whole + 1);
 }
 
+/// From `now` on the kernel does so much work per nanosecond. Each event does it for many kernels.
+[[gnu::always_inline]] inline void set_rate(Residency& kernel, DeviceTime now, double rate) {
+  // An unchanged rate keeps the phase's end exactly where it is.
+  if (rate == kernel.rate) return;
+  kernel.remaining -= kernel.rate * static_cast<double>((now - kernel.updated).count());
+  kernel.remaining = std::max(kernel.remaining, 0.0);
+  kernel.updated = now;
+  kernel.rate = rate;
+  kernel.phase_end = rate > 0 ? now + rounded(kernel.remaining / rate) : never;
+}
+
 constexpr auto arrived_before = [](const Residency* left, const Residency* right) {
   return left->arrival < right->arrival;
 };
@@ -32,12 +43,12 @@ constexpr auto arrived_before = [](const Residency* left, const Residency* right
 void ComputeUnits::arrive(QueueId queue, PacketQueue& owner, Packet packet) {
   groups_.acquire(owner.mask);
   if (spare_.empty()) {
-    kernels_.push_back(std::make_unique<Residency>());
-  } else {
-    kernels_.push_back(std::move(spare_.back()));
-    spare_.pop_back();
+    memory_.push_back(std::make_unique<Residency>());
+    spare_.push_back(memory_.back().get());
   }
-  Residency& kernel = *kernels_.back();
+  Residency& kernel = *spare_.back();
+  spare_.pop_back();
+  kernels_.push_back(&kernel);
   kernel.queue = queue;
   kernel.owner = &owner;
   kernel.packet = std::move(packet);
@@ -85,7 +96,7 @@ void ComputeUnits::follow_groups() {
   if (partition_ == groups_.partition_number()) return;
   partition_ = groups_.partition_number();
   lines_.assign(groups_.group_sizes().size(), {});
-  for (const auto& kernel : kernels_) join_lines(*kernel);
+  for (Residency* kernel : kernels_) join_lines(*kernel);
   to_deal_.clear();
   for (std::uint32_t group = 0; group < lines_.size(); ++group) {
     lines_[group].deal_all();
@@ -93,30 +104,27 @@ void ComputeUnits::follow_groups() {
   }
 }
 
-std::unique_ptr<Residency> ComputeUnits::remove(const Residency& kernel) {
+void ComputeUnits::remove(const Residency& kernel) {
   leave_lines(kernel);
   groups_.release(kernel.mask);
-  const auto place = std::lower_bound(
-      kernels_.begin(), kernels_.end(), kernel.arrival,
-      [](const auto& other, std::uint64_t arrival) { return other->arrival < arrival; });
-  std::unique_ptr<Residency> removed = std::move(*place);
-  kernels_.erase(place);
-  return removed;
+  kernels_.erase(std::lower_bound(kernels_.begin(), kernels_.end(), &kernel, arrived_before));
 }
 
 void ComputeUnits::drop(QueueId queue) {
   std::erase_if(running_, [queue](const Residency* kernel) { return kernel->queue == queue; });
-  std::erase_if(kernels_, [&](const std::unique_ptr<Residency>& kernel) {
+  std::erase_if(kernels_, [&](Residency* kernel) {
     if (kernel->queue != queue) return false;
     leave_lines(*kernel);
     groups_.release(kernel->mask);
+    kernel->packet = {};
+    spare_.push_back(kernel);
     changed_ = true;
     return true;
   });
 }
 
 void ComputeUnits::move_waiting(QueueId queue, CuGroups::MaskSlot mask) {
-  for (const auto& kernel : kernels_) {
+  for (Residency* kernel : kernels_) {
     if (kernel->queue != queue || kernel->started) continue;
     leave_lines(*kernel);
     groups_.acquire(mask);
@@ -125,35 +133,41 @@ void ComputeUnits::move_waiting(QueueId queue, CuGroups::MaskSlot mask) {
   }
 }
 
-void ComputeUnits::pass_to(DeviceTime now, std::vector<std::unique_ptr<Residency>>& completed) {
-  std::move(completed.begin(), completed.end(), std::back_inserter(spare_));
+void ComputeUnits::pass_to(DeviceTime now, std::vector<Residency*>& completed) {
+  spare_.insert(spare_.end(), completed.begin(), completed.end());
   completed.clear();
   if (next_change_ > now) return;
-  std::erase_if(running_, [&](Residency* kernel) {
-    if (kernel->phase_end > now) return false;
-    changed_ = true;
-    if (kernel->last_wave) {
-      completed.push_back(remove(*kernel));
-      return true;
+  changed_ = true;
+  auto kept = running_.begin();
+  for (Residency* kernel : running_) {
+    *kept = kernel;
+    if (kernel->phase_end <= now && kernel->last_wave) {
+      remove(*kernel);
+      completed.push_back(kernel);
+      continue;
     }
+    ++kept;
+    if (kernel->phase_end > now) continue;
     kernel->last_wave = true;
     kernel->remaining = kernel->occupancy.last_work;
     kernel->updated = now;
     kernel->rate = 0;
     kernel->phase_end = never;
     slots_changed(*kernel);
-    return false;
-  });
+  }
+  running_.erase(kept, running_.end());
 }
 
 void ComputeUnits::set_alone_time(Residency& kernel) const {
   double overload = 0;
+  const double own_load = kernel.occupancy.load;
+  const auto sizes = groups_.group_sizes();
   auto held = kernel.held.begin();
   for (const std::uint32_t group : groups_.groups_of(kernel.mask)) {
     const double load = lines_[group].load();
-    const double own = *held / groups_.group_sizes()[group] * kernel.occupancy.load;
+    const double own = *held / sizes[group] * own_load;
     // Workgroups meet others by chance before a CU's throughput is exceeded.
-    overload += *held++ * std::max({0.0, load - 1, own * (load - own)});
+    overload += *held++ * std::max(std::max(0.0, load - 1), own * (load - own));
   }
   overload /= kernel.effective_cus;
   if (kernel.timed_cus != kernel.effective_cus) {
@@ -175,28 +189,21 @@ double ComputeUnits::time_on(const Residency& kernel, double cus) const {
   return std::max(smooth_us, curve.time_on_mask_us(static_cast<std::uint32_t>(cus)));
 }
 
-void ComputeUnits::set_rate(Residency& kernel, DeviceTime now, double rate) const {
-  // An unchanged rate keeps the phase's end exactly where it is.
-  if (rate == kernel.rate) return;
-  kernel.remaining -= kernel.rate * static_cast<double>((now - kernel.updated).count());
-  kernel.remaining = std::max(kernel.remaining, 0.0);
-  kernel.updated = now;
-  kernel.rate = rate;
-  kernel.phase_end = rate > 0 ? now + rounded(kernel.remaining / rate) : never;
-}
-
 void ComputeUnits::set_rates(DeviceTime now, double bandwidth) {
-  next_change_ = never;
+  // Not the members themselves, which a store to a kernel might change for all the compiler knows.
+  DeviceTime next = never;
+  const double contention = gpu_.timing.memory_contention;
   for (Residency* kernel : running_) {
     const double others = std::clamp(bandwidth - kernel->bandwidth, 0.0, 1.0);
     // Beyond the whole bandwidth, and without any, others make no difference.
     if (others != kernel->contention) {
       kernel->contention = others;
-      const double time_us = kernel->alone_us * (1 + gpu_.timing.memory_contention * others);
+      const double time_us = kernel->alone_us * (1 + contention * others);
       set_rate(*kernel, now, 1 / (time_us * ns_per_us));
     }
-    next_change_ = std::min(next_change_, kernel->phase_end);
+    next = std::min(next, kernel->phase_end);
   }
+  next_change_ = next;
 }
 
 void ComputeUnits::share_out(DeviceTime now, std::vector<Residency*>& started) {

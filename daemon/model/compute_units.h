@@ -36,7 +36,7 @@ class ComputeUnits {
 
   /// Lets `now` pass: phases that end by then end, kernels that end are appended to `completed`
   /// in order of arrival; those of the last call go. Never passes more than next_change().
-  void pass_to(DeviceTime now, std::vector<std::unique_ptr<Residency>>& completed);
+  void pass_to(DeviceTime now, std::vector<Residency*>& completed);
   /// Shares the CUs out anew at `now` if anything has changed, and appends the queues whose kernel
   /// has just got its first CU to `started`.
   void share_out(DeviceTime now, std::vector<Residency*>& started);
@@ -53,19 +53,20 @@ class ComputeUnits {
   void slots_changed(const Residency& kernel);
   /// Follows a new partition of the CUs into groups.
   void follow_groups();
-  std::unique_ptr<Residency> remove(const Residency& kernel);
+  /// Leaves it among the kernels that are no longer there.
+  void remove(const Residency& kernel);
   void set_alone_time(Residency& kernel) const;
   [[nodiscard]] double time_on(const Residency& kernel, double cus) const;
   void set_running(Residency& kernel, DeviceTime now);
-  void set_rate(Residency& kernel, DeviceTime now, double rate) const;
   void set_rates(DeviceTime now, double bandwidth);
 
   const GpuDescription& gpu_;
   CuGroups groups_;
   std::uint64_t arrivals_ = 0;
-  std::vector<std::unique_ptr<Residency>> kernels_;  // in order of arrival
-  std::vector<Residency*> running_;                  // those that hold CUs, likewise
-  std::vector<std::unique_ptr<Residency>> spare_;    // to be used again: saves allocations
+  std::vector<std::unique_ptr<Residency>> memory_;  // of all kernels, past ones too
+  std::vector<Residency*> kernels_;                 // in order of arrival
+  std::vector<Residency*> running_;                 // those that hold CUs, likewise
+  std::vector<Residency*> spare_;                   // to be used again: saves allocations
   OccupancyCache occupancies_;
   std::vector<GroupLine> lines_;        // of each CU group
   std::vector<std::uint32_t> to_deal_;  // groups that have to be dealt out

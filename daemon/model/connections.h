@@ -37,9 +37,10 @@ class Connections {
   void kernel_completed(PacketQueue& queue, DeviceTime now);
   void remove(PacketQueue& queue, DeviceTime now);
 
-  /// When a shared connection next gives up waiting.
-  [[nodiscard]] DeviceTime next_turn() const {
-    return shared_ == 0 ? never : next_turn_of_shared();
+  /// The earlier of `other` and of when a shared connection next gives up waiting.
+  [[nodiscard]] DeviceTime next_turn_or(DeviceTime other) const {
+    return shared_ == 0 || other <= no_turn_before_ ? other
+                                                    : std::min(other, next_turn_of_shared());
   }
   /// Passes on the connections whose time slice is over.
   void take_turns(DeviceTime now);

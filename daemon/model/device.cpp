@@ -95,9 +95,9 @@ class Device::State {
   [[nodiscard]] DeviceTime next_event() const {
     if (is_stalled()) return stalled_until_;
     if (dirty_) return now_;
-    if (now_ < processors_stalled_until_)
+    if (processors_stalled())
       return std::min(units_.next_change(), busy_queues_ > 0 ? processors_stalled_until_ : never);
-    return std::min({units_.next_change(), connections_.next_turn(), ready_.next_time()});
+    return connections_.next_turn_or(std::min(units_.next_change(), ready_.next_time()));
   }
 
   DeviceTime stall(DeviceTime length, DeviceTime at) {
@@ -112,7 +112,7 @@ class Device::State {
   void advance(DeviceTime to) {
     for (auto next = next_event(); next <= to && next != never; next = next_event()) {
       pass_to(next);
-      for (const auto& done : completed_) {
+      for (const Residency* done : completed_) {
         // The queue exists: destroying it drops its kernels.
         done->owner->kernel_completed(now_, timing_);
         ready_.wake(*done->owner);
@@ -126,6 +126,7 @@ class Device::State {
 
  private:
   [[nodiscard]] bool is_stalled() const { return stalled_until_ > now_; }
+  [[nodiscard]] bool processors_stalled() const { return processors_stalled_until_ > now_; }
 
   [[nodiscard]] Result<void> check(const CuMask& mask, const std::string& whose) const {
     if (mask.size() != gpu_.geometry.cu_count())
@@ -155,7 +156,7 @@ class Device::State {
     bool any_progress = true;
     while (any_progress) {
       any_progress = false;
-      if (now_ >= processors_stalled_until_) any_progress = process_ready();
+      if (!processors_stalled()) any_progress = process_ready();
       started_.clear();
       units_.share_out(now_, started_);
       for (const Residency* kernel : started_) {
@@ -175,6 +176,7 @@ class Device::State {
     while (queue != nullptr) {
       const auto ready_at = queue->ready_at();
       any_progress |= process(*queue);
+      if (processors_stalled()) return any_progress;  // the others stay awake
       if (queue->ready_at() && queue->ready_at() != ready_at)
         ready_.wake_at(*queue, *queue->ready_at());
       // Nobody tells of a signal's value: these queues are looked at whenever something happens.
@@ -187,7 +189,7 @@ class Device::State {
   /// Takes one queue as far as it goes now; says whether that may let others go on.
   bool process(PacketQueue& queue) {
     bool any_progress = false;
-    while (!queue.empty() && connections_.may_go_on(queue)) {
+    while (!queue.empty() && !processors_stalled() && connections_.may_go_on(queue)) {
       switch (queue.step(now_, timing_, host_)) {
         case PacketQueue::Step::stay:
           return any_progress;
@@ -244,7 +246,7 @@ class Device::State {
   DeviceTime stalled_until_{};
   double energy_joules_ = 0;
   bool dirty_ = false;  // something other than time may let a packet go on
-  std::vector<std::unique_ptr<Residency>> completed_;
+  std::vector<Residency*> completed_;
   std::vector<Residency*> started_;
 };
 

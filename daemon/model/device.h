@@ -44,7 +44,7 @@ struct Packet {
 
 /// What surrounds the device: the memory where signals live, and whoever wants to know what
 /// happens. Called from within Device::advance, submit and signals_changed, in order of device
-/// time. A Host must not call back into the Device.
+/// time. A Host must not call back into the Device, but for stall_processors.
 class Host {
  public:
   virtual ~Host() = default;
@@ -87,7 +87,8 @@ class Device {
   /// All queues stop at device time `at` for `length`, after a stall that lasts already: nothing
   /// starts or completes, kernels keep their CUs and go on afterwards. Returns when that is.
   DeviceTime stall(DeviceTime length, DeviceTime at);
-  /// No packet goes on before `until`; kernels that have their CUs do. Takes effect now.
+  /// No packet goes on before `until`; kernels that have their CUs do. Takes effect now. A Host may
+  /// call this, and nothing else, from packet_completed: nothing follows that packet before then.
   void stall_processors(DeviceTime until);
   /// An agent other than the device wrote a signal: waiting barriers are looked at again.
   void signals_changed(DeviceTime at);

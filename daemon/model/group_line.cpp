@@ -14,7 +14,7 @@ void touch(Residency& kernel, std::vector<Residency*>& touched) {
 std::size_t GroupLine::place_of(const Residency& kernel) const {
   const auto place = std::lower_bound(
       places_.begin(), places_.end(), kernel.arrival,
-      [](const Place& other, std::uint64_t arrival) { return other.kernel->arrival < arrival; });
+      [](const Place& other, std::uint64_t arrival) { return other.arrival < arrival; });
   return static_cast<std::size_t>(place - places_.begin());
 }
 
@@ -25,7 +25,8 @@ bool GroupLine::deal_from(std::size_t place) {
 
 bool GroupLine::join(Residency& kernel, std::size_t index) {
   const std::size_t place = place_of(kernel);
-  places_.insert(places_.begin() + static_cast<std::ptrdiff_t>(place), {&kernel, index, {}});
+  places_.insert(places_.begin() + static_cast<std::ptrdiff_t>(place),
+                 {kernel.arrival, &kernel, index, {}});
   if (place < holders_) ++holders_;
   return deal_from(place);
 }

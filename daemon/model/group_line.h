@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "daemon/model/residency.h"
@@ -35,6 +36,7 @@ class GroupLine {
     double load = 0;  ///< on the throughput
   };
   struct Place {
+    std::uint64_t arrival;  ///< the kernel's, which is looked for often
     Residency* kernel;
     std::size_t index;
     Left left;  ///< when the kernel and those before it have taken theirs

@@ -17,6 +17,9 @@
 #include <thread>
 #include <vector>
 
+#include "tests/fake/eventually.h"
+#include "tests/soak/machine.h"
+#include "tests/soak/stuck_watch.h"
 #include "tests/soak/worker.h"
 
 namespace eclip::soak {
@@ -42,7 +45,19 @@ std::string status_field(pid_t pid, const std::string& field) {
 struct Footprint {
   std::size_t kilobytes = 0;
   std::size_t descriptors = 0;
+  std::size_t shared_kilobytes = 0;  ///< of the machine
 };
+
+/// kfdsim's process that serves pages; 0 when there is none.
+pid_t page_server_of(pid_t kfdsim) {
+  std::ifstream children(fmt::format("/proc/{}/task/{}/children", kfdsim, kfdsim));
+  for (pid_t child = 0; children >> child;) {
+    std::string name;
+    std::getline(std::ifstream(fmt::format("/proc/{}/comm", child)), name);
+    if (name == "kfdsim-pages") return child;
+  }
+  return 0;
+}
 
 Footprint footprint_of(pid_t pid) {
   Footprint footprint;
@@ -52,6 +67,7 @@ Footprint footprint_of(pid_t pid) {
        std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), error)) {
     ++footprint.descriptors;
   }
+  footprint.shared_kilobytes = shared_kilobytes();
   return footprint;
 }
 
@@ -74,9 +90,11 @@ class Crowd {
   const Plan& plan_;
   Shared& shared_;
   std::mt19937_64 random_;
-  std::map<pid_t, bool> workers_;              // whether it was killed on purpose
-  std::map<pid_t, unsigned> uninterruptible_;  // looks in a row in state D
-  const Footprint without_clients_ = footprint_of(::getppid());
+  std::map<pid_t, bool> workers_;  // whether it was killed on purpose
+  StuckWatch watch_{std::chrono::seconds(3)};
+  const pid_t kfdsim_ = ::getppid();
+  const pid_t page_server_ = page_server_of(kfdsim_);
+  const Footprint without_clients_ = footprint_of(kfdsim_);
   unsigned kills_ = 0;
   unsigned failures_ = 0;
   unsigned stuck_ = 0;
@@ -100,7 +118,6 @@ void Crowd::collect(bool wait) {
       fmt::print(stderr, "soak: a worker ended by itself with wait status {:#x}\n", status);
     }
     workers_.erase(ended);
-    uninterruptible_.erase(ended);
   }
 }
 
@@ -114,16 +131,14 @@ void Crowd::kill_one() {
 }
 
 void Crowd::look_for_stuck() {
-  constexpr unsigned looks = 100;  // ten seconds
-  for (const auto& [pid, killed] : workers_) {
-    const bool is_stuck = status_field(pid, "State").find('D') != std::string::npos;
-    unsigned& seen = uninterruptible_[pid];
-    seen = is_stuck ? seen + 1 : 0;
-    if (seen == looks) {
-      ++stuck_;
-      fmt::print(stderr, "soak: process {} stays in state D\n", pid);
-    }
-  }
+  const auto look_at = [this](pid_t pid, const char* who) {
+    if (!watch_.look(pid)) return;
+    ++stuck_;
+    fmt::print(stderr, "soak: {} {} stays in state D\n", who, pid);
+  };
+  for (const auto& [pid, killed] : workers_) look_at(pid, "worker");
+  look_at(kfdsim_, "kfdsim");
+  if (page_server_ != 0) look_at(page_server_, "kfdsim-pages");
 }
 
 /// With no worker alive: what kfdsim, the parent, holds once it has seen them go.
@@ -131,12 +146,13 @@ Footprint Crowd::rest() {
   shared_.stop = true;
   collect(true);
   shared_.stop = false;
-  const auto patience = Clock::now() + std::chrono::seconds(10);
-  Footprint footprint = footprint_of(::getppid());
-  while (footprint.descriptors > without_clients_.descriptors && Clock::now() < patience) {
-    std::this_thread::sleep_for(milliseconds(10));
-    footprint = footprint_of(::getppid());
-  }
+  Footprint footprint;
+  test::eventually([&] {
+    footprint = footprint_of(kfdsim_);
+    return footprint.descriptors <= without_clients_.descriptors &&
+           footprint.shared_kilobytes <=
+               without_clients_.shared_kilobytes + shared_tolerance_kilobytes;
+  });
   return footprint;
 }
 
@@ -160,16 +176,17 @@ int Crowd::run() {
   fmt::print(
       "soak: seed {}, {} operations with right results, {} wrong, {} workers killed, {} "
       "failed, {} stuck\nsoak: kfdsim without clients: {} descriptors at first and {} at the "
-      "end, {} KiB early and {} KiB at the end\n",
+      "end, {} KiB early and {} KiB at the end\nsoak: the machine's shared memory without clients: "
+      "{} "
+      "KiB at first and {} KiB at the end\n",
       plan_.seed, shared_.tally.operations.load(), shared_.tally.wrong.load(), kills_, failures_,
-      stuck_, without_clients_.descriptors, after.descriptors, before.kilobytes, after.kilobytes);
-#ifdef __SANITIZE_ADDRESS__
-  constexpr std::size_t allowed_growth_kilobytes = 512 << 10;  // it keeps freed memory for a while
-#else
+      stuck_, without_clients_.descriptors, after.descriptors, before.kilobytes, after.kilobytes,
+      without_clients_.shared_kilobytes, after.shared_kilobytes);
   constexpr std::size_t allowed_growth_kilobytes = 8 << 10;
-#endif
-  const bool grew = after.descriptors > without_clients_.descriptors ||
-                    after.kilobytes > before.kilobytes + allowed_growth_kilobytes;
+  const bool grew =
+      after.descriptors > without_clients_.descriptors ||
+      after.kilobytes > before.kilobytes + allowed_growth_kilobytes ||
+      after.shared_kilobytes > without_clients_.shared_kilobytes + shared_tolerance_kilobytes;
   if (grew) fmt::print(stderr, "soak: kfdsim kept memory or descriptors of ended clients\n");
   const bool worked = shared_.tally.operations > 0 && shared_.tally.wrong == 0;
   return worked && failures_ == 0 && stuck_ == 0 && !grew ? 0 : 1;

@@ -15,5 +15,7 @@ struct Tally {
 /// Works until `tally.stop` is set or it is killed. 0, or 1 after the first wrong result, which it
 /// describes on standard error with the seed.
 int work(std::uint64_t seed, Tally& tally, const std::atomic<bool>& stop);
+/// One operation; 0, or 1 with what went wrong on standard error.
+int work_once(std::uint64_t seed);
 
 }  // namespace eclip::soak

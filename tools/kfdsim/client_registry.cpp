@@ -38,8 +38,9 @@ std::string table_line(pid_t pid, std::string_view command, const IoctlCounts& c
 
 }  // namespace
 
-ClientRegistry::ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, int epoll)
-    : connection_(connection), gpu_(gpu), budget_(budget), epoll_(epoll) {}
+ClientRegistry::ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget,
+                               MemoryBudget limits, int epoll)
+    : connection_(connection), gpu_(gpu), budget_(budget), limits_(limits), epoll_(epoll) {}
 
 ClientRegistry::~ClientRegistry() {
   while (!by_pid_.empty()) remove(by_pid_.begin()->first);
@@ -109,8 +110,9 @@ void ClientRegistry::open_gpu(ClientProcess& client) {
     close_gpu(client);
     client.kfd_opens = 1;
   }
-  client.gpu = std::make_unique<GpuContext>(client.pid(), client.command(), *client.backing,
-                                            budget_, gpu_.description(), gpu_.known_kernels());
+  client.gpu =
+      std::make_unique<GpuContext>(client.pid(), client.command(), *client.backing, budget_,
+                                   limits_, gpu_.description(), gpu_.known_kernels());
   gpu_.attach(*client.gpu);
 }
 

@@ -19,7 +19,9 @@ namespace eclip::kfdsim {
 class ClientRegistry {
  public:
   /// `epoll` gets each client's pidfd, with the pid as its data.
-  ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, int epoll);
+  /// `limits` is what each client may have of the budget.
+  ClientRegistry(FuseConnection& connection, Gpu& gpu, MemoryBudget budget, MemoryBudget limits,
+                 int epoll);
   ~ClientRegistry();
   ClientRegistry(const ClientRegistry&) = delete;
   ClientRegistry& operator=(const ClientRegistry&) = delete;
@@ -68,6 +70,7 @@ class ClientRegistry {
   FuseConnection& connection_;
   Gpu& gpu_;
   MemoryBudget budget_;
+  const MemoryBudget limits_;
   int epoll_;
   std::uint64_t next_node_ = first_client_node;
   std::map<pid_t, std::unique_ptr<ClientProcess>> by_pid_;

@@ -22,8 +22,12 @@ inline constexpr std::uint64_t first_client_node = 1024;
 /// How long the kernel may keep attributes, in seconds: they never change.
 inline constexpr std::uint64_t attributes_valid_s = 3600;
 
+/// And from here on, with the process's number added, to files that tell what it uses of the GPU.
+inline constexpr std::uint64_t process_vram_node = 1ULL << 40;
+inline constexpr std::uint64_t process_sdma_node = 2ULL << 40;
+
 [[nodiscard]] constexpr bool is_device(std::uint64_t node) {
-  return node >= first_client_node;
+  return node >= first_client_node && node < process_vram_node;
 }
 [[nodiscard]] constexpr bool is_render(std::uint64_t node) {
   return (node & 1U) != 0;

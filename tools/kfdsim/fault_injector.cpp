@@ -16,20 +16,25 @@ std::uint64_t scrambled(std::uint64_t value) {
   return value ^ (value >> 31);
 }
 
-constexpr std::uint64_t queue_creations = 256;  // beside the ioctls' numbers
+// What is counted beside the ioctls, by their numbers.
+constexpr std::uint64_t queue_creations = 256;
+constexpr std::uint64_t packet_completions = 257;
+constexpr std::uint64_t first_allocations = 258;  // of system memory; the next: of VRAM
 
 }  // namespace
 
 FaultInjector::FaultInjector(std::vector<FaultSpec> faults, std::uint64_t seed)
     : faults_(std::move(faults)), seed_(seed), happened_(faults_.size()) {
   for (std::size_t i = 0; i < faults_.size(); ++i) {
-    if (const auto* stall = std::get_if<StallFault>(&faults_[i].fault)) {
-      due_.push_back({{stall->at, stall->duration, false}, i});
-    } else if (const auto* reset = std::get_if<ResetFault>(&faults_[i].fault)) {
-      if (reset->at)
-        due_.push_back({{*reset->at, reset->duration, true}, i});
-      else
-        counted_.push_back(i);
+    const auto* stall = std::get_if<StallFault>(&faults_[i].fault);
+    const auto* reset = std::get_if<ResetFault>(&faults_[i].fault);
+    if (stall == nullptr && reset == nullptr) continue;
+    const auto& at = stall != nullptr ? stall->trigger.at : reset->trigger.at;
+    const DeviceTime duration = stall != nullptr ? stall->duration : reset->duration;
+    if (at) {
+      due_.push_back({{*at, duration, reset != nullptr}, i});
+    } else {
+      by_packets_.push_back(i);
     }
   }
   std::stable_sort(due_.begin(), due_.end(),
@@ -74,15 +79,30 @@ std::optional<FaultInjector::Hang> FaultInjector::queue_created(FaultHistory& pr
 std::uint64_t FaultInjector::limited(std::uint64_t bytes, bool vram) const {
   for (const FaultSpec& spec : faults_) {
     const auto* fault = std::get_if<MemoryLimit>(&spec.fault);
-    if (fault != nullptr && fault->vram == vram) bytes = std::min(bytes, fault->limit_bytes);
+    if (fault == nullptr || fault->vram != vram) continue;
+    bytes = std::min(bytes, fault->limit_bytes.value_or(bytes));
   }
   return bytes;
 }
 
-void FaultInjector::allocation_failed(bool vram) {
+bool FaultInjector::allocation_fails(FaultHistory& process, bool vram) {
+  const std::size_t kind = vram ? 1 : 0;
+  const std::uint64_t n = process.allocations.at(kind)++;
+  bool fails = false;
   for (std::size_t i = 0; i < faults_.size(); ++i) {
     const auto* fault = std::get_if<MemoryLimit>(&faults_[i].fault);
-    if (fault != nullptr && fault->vram == vram) count(i);
+    if (fault == nullptr || fault->vram != vram) continue;
+    if (!chosen(i, fault->probability, first_allocations + kind, n)) continue;
+    count(i);
+    fails = true;
+  }
+  return fails;
+}
+
+void FaultInjector::memory_ended(bool vram) {
+  for (std::size_t i = 0; i < faults_.size(); ++i) {
+    const auto* fault = std::get_if<MemoryLimit>(&faults_[i].fault);
+    if (fault != nullptr && fault->vram == vram && fault->limit_bytes) count(i);
   }
 }
 
@@ -99,16 +119,29 @@ std::optional<FaultInjector::Timed> FaultInjector::take_due(DeviceTime now) {
   return entry.timed;
 }
 
-std::optional<FaultInjector::Timed> FaultInjector::packet_completed(std::uint64_t packets,
-                                                                    DeviceTime now) {
-  for (auto place = counted_.begin(); place != counted_.end(); ++place) {
-    const auto& reset = std::get<ResetFault>(faults_[*place].fault);
-    if (packets < *reset.after_packets) continue;
-    count(*place);
-    counted_.erase(place);
-    return Timed{now, reset.duration, true};
+bool FaultInjector::triggered(std::size_t fault, const Trigger& trigger, std::uint64_t process,
+                              std::uint64_t packet) {
+  if (process != trigger.process || packet < trigger.after) return false;
+  if (happened_[fault] >= trigger.count) return false;
+  if (!chosen(fault, trigger.probability, packet_completions, packet)) return false;
+  count(fault);
+  return true;
+}
+
+FaultInjector::PacketOutcome FaultInjector::packet_completed(std::uint64_t process,
+                                                             std::uint64_t packet) {
+  PacketOutcome outcome;
+  for (const std::size_t i : by_packets_) {
+    if (const auto* stall = std::get_if<StallFault>(&faults_[i].fault)) {
+      if (!triggered(i, stall->trigger, process, packet)) continue;
+      outcome.stall = std::max(outcome.stall.value_or(DeviceTime{}), stall->duration);
+    } else {
+      const auto& reset = std::get<ResetFault>(faults_[i].fault);
+      if (!triggered(i, reset.trigger, process, packet)) continue;
+      outcome.reset = std::max(outcome.reset.value_or(DeviceTime{}), reset.duration);
+    }
   }
-  return std::nullopt;
+  return outcome;
 }
 
 std::string FaultInjector::summary() const {

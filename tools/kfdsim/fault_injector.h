@@ -1,6 +1,6 @@
-// Decides when the faults of --fault happen. Which calls and queues they hit depends on the seed
-// and on counters of each process alone, not on the clock or on the order of threads: the same
-// command with the same seed meets the same faults.
+// Decides when the faults of --fault happen. Which calls, queues, allocations and packets they hit
+// depends on the seed and on counters of one process alone, not on the clock or on other processes:
+// the same command with the same seed meets the same faults. Faults at a time are the exception.
 #pragma once
 
 #include <array>
@@ -16,9 +16,10 @@ namespace eclip::kfdsim {
 
 /// What one process has done so far, as far as faults count it.
 struct FaultHistory {
-  std::array<std::uint64_t, 256> calls{};  ///< by command number
-  std::uint64_t queues = 0;                ///< AQL queues created
-  std::vector<std::uint64_t> happened;     ///< by fault
+  std::array<std::uint64_t, 256> calls{};      ///< by command number
+  std::uint64_t queues = 0;                    ///< AQL queues created
+  std::array<std::uint64_t, 2> allocations{};  ///< of system memory, of VRAM
+  std::vector<std::uint64_t> happened;         ///< by fault
 };
 
 /// Not thread safe; the Simulator's lock guards it.
@@ -42,10 +43,12 @@ class FaultInjector {
   /// Counts a new AQL queue; when and why it hangs, if it does.
   std::optional<Hang> queue_created(FaultHistory& process);
 
-  /// The least of what there is and what the faults leave.
+  /// The least of what there is and what the faults leave to each process.
   [[nodiscard]] std::uint64_t limited(std::uint64_t bytes, bool vram) const;
+  /// Counts an allocation and says whether it fails.
+  bool allocation_fails(FaultHistory& process, bool vram);
   /// An allocation failed for lack of memory.
-  void allocation_failed(bool vram);
+  void memory_ended(bool vram);
 
   struct Timed {
     DeviceTime at{};
@@ -56,9 +59,14 @@ class FaultInjector {
   [[nodiscard]] std::optional<DeviceTime> next_due() const;
   /// Takes the next fault that is due at `now`, if one is.
   std::optional<Timed> take_due(DeviceTime now);
-  /// When the GPU has completed so many packets: a reset that is due by now, if one is. Each
-  /// happens once.
-  std::optional<Timed> packet_completed(std::uint64_t packets, DeviceTime now);
+
+  /// What a packet brings about; for how long.
+  struct PacketOutcome {
+    std::optional<DeviceTime> stall;
+    std::optional<DeviceTime> reset;
+  };
+  /// The `process`-th process has completed its `packet`-th packet, both from 1.
+  PacketOutcome packet_completed(std::uint64_t process, std::uint64_t packet);
 
   /// A fault happened that another than this class has carried out.
   void count(std::size_t fault) { ++happened_.at(fault); }
@@ -70,6 +78,9 @@ class FaultInjector {
     Timed timed;
     std::size_t fault;
   };
+  /// Whether the packet is one that does it; counts it then.
+  bool triggered(std::size_t fault, const Trigger& trigger, std::uint64_t process,
+                 std::uint64_t packet);
   [[nodiscard]] bool chosen(std::size_t fault, double probability, std::uint64_t which,
                             std::uint64_t n) const;
 
@@ -77,7 +88,7 @@ class FaultInjector {
   std::uint64_t seed_;
   std::vector<std::uint64_t> happened_;  // by fault
   std::vector<Entry> due_;               // by time, the latest first
-  std::vector<std::size_t> counted_;     // resets that wait for a number of packets
+  std::vector<std::size_t> by_packets_;  // faults that packets bring about
 };
 
 }  // namespace eclip::kfdsim

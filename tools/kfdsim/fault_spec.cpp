@@ -173,46 +173,69 @@ Result<Fault> hang_fault(std::string_view text) {
   return fault;
 }
 
+/// The keys of a Trigger but for `count`.
+Result<Trigger> trigger_of(const Fields& fields, std::string_view what) {
+  Trigger trigger;
+  const bool by_packets = fields.has("after") || fields.has("probability") ||
+                          fields.has("process") || fields.has("count");
+  if (fields.has("at") == (fields.has("after") || fields.has("probability")) ||
+      (fields.has("at") && by_packets)) {
+    return incomplete(fmt::format(
+        "{} has one cause: give at=TIME, or after=PACKETS, probability=P or both (and process=N)",
+        what));
+  }
+  DeviceTime at{};
+  auto read = first_failure({fields.time("at", at), fields.number("process", 1, trigger.process),
+                             fields.number("after", 1, trigger.after),
+                             fields.probability("probability", trigger.probability)});
+  if (!read) return tl::unexpected(read.error());
+  if (fields.has("at")) trigger.at = at;
+  return trigger;
+}
+
 Result<Fault> stall_fault(std::string_view text) {
-  static constexpr std::array<std::string_view, 2> keys{"at", "for"};
+  static constexpr std::array<std::string_view, 6> keys{"at",          "for",     "after",
+                                                        "probability", "process", "count"};
   const auto fields = Fields::split(text, keys);
   if (!fields) return tl::unexpected(fields.error());
   StallFault fault;
-  auto read = first_failure({fields->time("at", fault.at), fields->time("for", fault.duration)});
+  const auto trigger = trigger_of(*fields, "a stall");
+  if (!trigger) return tl::unexpected(trigger.error());
+  fault.trigger = *trigger;
+  auto read = first_failure(
+      {fields->time("for", fault.duration), fields->number("count", 1, fault.trigger.count)});
   if (!read) return tl::unexpected(read.error());
-  if (!fields->has("at") || fault.duration.count() == 0) {
-    return incomplete("a stall has a beginning and a length: give at=TIME and for=TIME");
-  }
+  if (fault.duration.count() == 0) return incomplete("a stall has a length: give for=TIME");
   return fault;
 }
 
 Result<Fault> memory_fault(bool vram, std::string_view text) {
-  static constexpr std::array<std::string_view, 1> keys{"limit"};
+  static constexpr std::array<std::string_view, 2> keys{"limit", "probability"};
   const auto fields = Fields::split(text, keys);
   if (!fields) return tl::unexpected(fields.error());
   MemoryLimit fault;
   fault.vram = vram;
-  if (!fields->has("limit")) return incomplete("memory ends somewhere: give limit=SIZE");
-  if (auto read = fields->size("limit", fault.limit_bytes); !read) {
-    return tl::unexpected(read.error());
+  if (!fields->has("limit") && !fields->has("probability")) {
+    return incomplete("memory ends somewhere: give limit=SIZE, probability=P or both");
   }
+  std::uint64_t limit = 0;
+  auto read = first_failure(
+      {fields->size("limit", limit), fields->probability("probability", fault.probability)});
+  if (!read) return tl::unexpected(read.error());
+  if (fields->has("limit")) fault.limit_bytes = limit;
   return fault;
 }
 
 Result<Fault> reset_fault(std::string_view text) {
-  static constexpr std::array<std::string_view, 3> keys{"at", "after", "for"};
+  static constexpr std::array<std::string_view, 5> keys{"at", "for", "after", "probability",
+                                                        "process"};
   const auto fields = Fields::split(text, keys);
   if (!fields) return tl::unexpected(fields.error());
   ResetFault fault;
-  if (fields->has("at") == fields->has("after")) {
-    return incomplete("a reset has one cause: give at=TIME or after=PACKETS");
-  }
-  DeviceTime at{};
-  auto read =
-      first_failure({fields->time("at", at), fields->number("after", 1, fault.after_packets),
-                     fields->time("for", fault.duration)});
-  if (!read) return tl::unexpected(read.error());
-  if (fields->has("at")) fault.at = at;
+  const auto trigger = trigger_of(*fields, "a reset");
+  if (!trigger) return tl::unexpected(trigger.error());
+  fault.trigger = *trigger;
+  if (auto read = fields->time("for", fault.duration); !read) return tl::unexpected(read.error());
   return fault;
 }
 

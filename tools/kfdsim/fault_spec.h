@@ -31,23 +31,33 @@ struct HangFault {
   double probability = 1;              ///< for each queue
 };
 
+/// When something happens to the whole GPU.
+struct Trigger {
+  /// By the device's clock; otherwise with a packet that one process completes.
+  std::optional<DeviceTime> at;
+  std::uint64_t process = 1;  ///< in the order in which they first open /dev/kfd, from 1
+  std::uint64_t after = 1;    ///< the first of its packets that may do it, from 1
+  double probability = 1;     ///< for each packet
+  std::uint64_t count = 1;    ///< most that happen
+};
+
 /// No packet processor does anything for a while; kernels that run go on.
 struct StallFault {
-  DeviceTime at{};
+  Trigger trigger;
   DeviceTime duration{};
 };
 
-/// There is less memory than the GPU's description or the system says.
+/// Each process gets less memory than there is.
 struct MemoryLimit {
   bool vram = false;  ///< otherwise system memory
-  std::uint64_t limit_bytes = 0;
+  std::optional<std::uint64_t> limit_bytes;
+  double probability = 0;  ///< with which an allocation fails all the same
 };
 
-/// The driver resets the GPU; exactly one of `at` and `after_packets`.
+/// The driver resets the GPU.
 struct ResetFault {
-  std::optional<DeviceTime> at;
-  std::optional<std::uint64_t> after_packets;  ///< completed by the GPU
-  DeviceTime duration{};                       ///< for which /dev/kfd cannot be opened
+  Trigger trigger;
+  DeviceTime duration{};  ///< for which /dev/kfd cannot be opened
 };
 
 struct FaultSpec {

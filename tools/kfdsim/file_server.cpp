@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "tools/kfdsim/device_nodes.h"
 #include "tools/kfdsim/drm_ioctls.h"
 #include "tools/kfdsim/kfd_ioctls.h"
+#include "tools/kfdsim/process_files.h"
 #include "tools/kfdsim/report.h"
 
 namespace eclip::kfdsim {
@@ -79,8 +82,34 @@ void FileServer::lookup(const FuseRequest& request) {
   for (const StaticFile& file : static_files) {
     if (file.name == name) node = file.node;
   }
+  if (node == 0) node = process_file_named(name);
   if (node == 0) return connection_.reply_errno(request.header.unique, ENOENT);
   connection_.reply_object(request.header.unique, entry_of(node));
+}
+
+std::uint64_t FileServer::process_file_named(std::string_view name) const {
+  for (const auto& [prefix, first] : {std::pair{process_vram_prefix, process_vram_node},
+                                      {process_sdma_prefix, process_sdma_node}}) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string_view number = name.substr(std::strlen(prefix));
+    pid_t pid = 0;
+    const auto read = std::from_chars(number.begin(), number.end(), pid);
+    if (read.ec != std::errc() || read.ptr != number.end() || pid <= 0) continue;
+    const ClientProcess* client = clients_.of_pid(pid);
+    if (client != nullptr && client->gpu) return first + static_cast<std::uint64_t>(pid);
+  }
+  return 0;
+}
+
+std::string FileServer::content_of_process_file(std::uint64_t node) {
+  const bool is_sdma = node >= process_sdma_node;
+  const auto pid = static_cast<pid_t>(node - (is_sdma ? process_sdma_node : process_vram_node));
+  const ClientProcess* client = clients_.of_pid(pid);
+  if (client == nullptr || !client->gpu) return {};
+  if (!is_sdma) return fmt::format("{}\n", client->gpu->memory.vram_bytes());
+  gpu_.poll();
+  const auto time = std::chrono::duration_cast<std::chrono::microseconds>(client->gpu->copying);
+  return fmt::format("{}\n", time.count());
 }
 
 void FileServer::open(const FuseRequest& request) {
@@ -127,6 +156,7 @@ void FileServer::open_device(const FuseRequest& request) {
 }
 
 std::string FileServer::content_of(std::uint64_t node) {
+  if (node >= process_vram_node) return content_of_process_file(node);
   if (node == ioctls_node) return clients_.ioctl_table();
   if (node == vram_node) {
     const std::uint64_t all = gpu_.description().topology.vram_bytes;

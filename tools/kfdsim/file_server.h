@@ -47,6 +47,10 @@ class FileServer {
   void carry_out_ioctl(const FuseRequest& request, int error);
   int run_ioctl(const FuseRequest& request, OpenFile& file, std::uint8_t number,
                 std::span<std::byte, 512> argument);
+  /// The node of a file that tells what a process uses; 0 when there is none of that name.
+  [[nodiscard]] std::uint64_t process_file_named(std::string_view name) const;
+  /// Its text; "" when the process is gone.
+  std::string content_of_process_file(std::uint64_t node);
   [[nodiscard]] std::string content_of(std::uint64_t node);
 
   FuseConnection& connection_;

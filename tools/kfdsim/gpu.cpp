@@ -10,6 +10,15 @@ namespace eclip::kfdsim {
 namespace {
 
 constexpr std::uint32_t queues_per_process_all_devices = 1024;
+// The driver gives processes 16-bit numbers of address spaces from the upper half.
+constexpr std::uint32_t first_pasid = 0x8000;
+
+/// The driver's own number of a queue's type.
+std::uint32_t driver_type(QueueType type) {
+  constexpr std::uint32_t compute = 0;
+  constexpr std::uint32_t sdma = 1;
+  return type == QueueType::sdma ? sdma : compute;
+}
 
 bool is_power_of_two(std::uint64_t value) {
   return (value & (value - 1)) == 0;
@@ -41,10 +50,13 @@ void Gpu::attach(GpuContext& context) {
   if (place == contexts_.end()) place = contexts_.insert(place, nullptr);
   *place = &context;
   context.address_space = static_cast<std::uint32_t>(place - contexts_.begin());
+  context.number = ++attached_;
+  context.files.emplace(context.pid, first_pasid + context.address_space);
 }
 
 void Gpu::detach(GpuContext& context) {
   while (!context.queues.empty()) remove(*context.queues.begin()->second);
+  context.files.reset();
   contexts_[context.address_space] = nullptr;
 }
 
@@ -96,6 +108,7 @@ int Gpu::create_queue(GpuContext& context, QueueType type, const RingSettings& r
   }
   context.queues.emplace(id, std::move(queue));
   ++queue_count_;
+  context.files->add_queue(id, driver_type(type), ring.bytes);
   stall_all_queues();
   return 0;
 }
@@ -136,6 +149,7 @@ void Gpu::remove(GpuQueue& queue) {
   std::erase_if(faults_, [&](const auto& entry) { return entry.first == &queue; });
   GpuContext& context = queue.context;
   context.doorbell_used.at(queue.doorbell) = false;
+  context.files->remove_queue(queue.id);
   context.queues.erase(queue.id);
   --queue_count_;
 }
@@ -146,6 +160,7 @@ int Gpu::update_queue(GpuContext& context, std::uint32_t id, std::uint64_t base,
   const auto found = context.queues.find(id);
   if (found == context.queues.end()) return EFAULT;
   RingSettings& ring = found->second->ring;
+  if (ring.bytes != bytes) context.files->resize_queue(id, bytes);
   ring.base = base;
   ring.bytes = bytes;
   ring.active = active;
@@ -216,18 +231,28 @@ void Gpu::run_copies(model::DeviceTime now) {
     for (auto& [id, queue] : context->queues) {
       if (!queue->sdma || queue->failed || !queue->ring.active) continue;
       GpuQueue& copying = *queue;
-      auto progress =
-          copying.sdma->run(copying.announced_bytes, now, [&](const SdmaQueue::Move& move) {
+      auto progress = copying.sdma->run(
+          copying.announced_bytes, now,
+          [&](const SdmaQueue::Move& move) {
+            copying.context.copying += move.end - move.start;
             if (trace_ == nullptr) return;
             trace_->add({copying.context.pid, copying.context.command, copying.id, *copy_name_, "",
                          0, move.start, move.end});
+          },
+          [&] {
+            completed(copying.context, now);
+            return !reset_due_ && now >= stalled_until_;
           });
-      totals_.packets += progress.packets;
-      if (!reset_due_) reset_due_ = injector_.packet_completed(totals_.packets, now);
+      if (reset_due_) return;
       if (progress.fault) fault(copying, std::move(*progress.fault));
       copies_.waiting = copies_.waiting || copying.sdma->busy();
       const auto next = copying.sdma->next_event();
       if (next && (!copies_.next_event || *next < *copies_.next_event)) copies_.next_event = next;
+      if (now < stalled_until_) {
+        copies_.waiting = true;
+        copies_.next_event = stalled_until_;
+        return;
+      }
     }
   }
 }

@@ -108,6 +108,8 @@ class Gpu final : private model::Host {
   void run_copies(model::DeviceTime now);
   std::optional<QueueFault> run_shadow(GpuQueue& queue, const InFlightPacket& record);
   void count(const InFlightPacket& record);
+  /// A packet of the process is complete, which may have been waited for to inject a fault.
+  void completed(GpuContext& context, model::DeviceTime at);
   std::optional<QueueFault> start_mix(GpuQueue& queue, InFlightPacket& record);
   std::optional<QueueFault> complete_signal(GpuContext& context, std::uint64_t signal,
                                             model::DeviceTime start, model::DeviceTime end);
@@ -152,6 +154,7 @@ class Gpu final : private model::Host {
   std::shared_ptr<const std::string> copy_name_ = std::make_shared<const std::string>("SDMA copy");
   FaultInjector& injector_;
   std::vector<GpuContext*> contexts_;  // by address space; null where free
+  std::uint64_t attached_ = 0;         // contexts so far
   std::unordered_map<std::uint32_t, GpuQueue*> by_model_id_;
   std::vector<std::pair<GpuQueue*, QueueFault>> faults_;
   GpuTotals totals_;

@@ -15,6 +15,7 @@
 #include "tools/kfdsim/gpu_memory.h"
 #include "tools/kfdsim/gpu_queue.h"
 #include "tools/kfdsim/kernel_cache.h"
+#include "tools/kfdsim/process_files.h"
 
 namespace eclip::kfdsim {
 
@@ -22,12 +23,12 @@ namespace eclip::kfdsim {
 /// death, or an exec.
 struct GpuContext {
   GpuContext(pid_t process, std::string command_name, BackingMemory& pages, MemoryBudget& budget,
-             const model::GpuDescription& gpu, const KnownKernels& known)
+             MemoryBudget limits, const model::GpuDescription& gpu, const KnownKernels& known)
       : pid(process),
         user_memory(process),
         command(std::move(command_name)),
         backing(pages),
-        memory(process, pages, budget),
+        memory(process, pages, budget, limits),
         events(process),
         kernels(gpu, known) {}
 
@@ -49,6 +50,13 @@ struct GpuContext {
   std::array<bool, GpuQueue::doorbell_count> doorbell_used{};
   /// Given by Gpu::attach; distinguishes equal addresses of different processes.
   std::uint32_t address_space = 0;
+  /// Given by Gpu::attach: how many processes have opened /dev/kfd before, this one included.
+  std::uint64_t number = 0;
+  std::uint64_t packets = 0;  ///< completed
+  /// Its place in /sys, from Gpu::attach to Gpu::detach.
+  std::optional<ProcessFiles> files;
+  /// For which its SDMA queues have moved bytes, those included that are destroyed.
+  model::DeviceTime copying{};
 };
 
 }  // namespace eclip::kfdsim

@@ -65,6 +65,16 @@ void Gpu::pass_to(model::DeviceTime now) {
   stop_faulted();
 }
 
+void Gpu::completed(GpuContext& context, model::DeviceTime at) {
+  ++totals_.packets;
+  const auto outcome = injector_.packet_completed(context.number, ++context.packets);
+  if (outcome.stall) {
+    stalled_until_ = std::max(stalled_until_, at + *outcome.stall);
+    device_.stall_processors(stalled_until_);
+  }
+  if (outcome.reset) reset_due_ = FaultInjector::Timed{at, *outcome.reset, true};
+}
+
 void Gpu::inject(const FaultInjector::Timed& fault) {
   const model::DeviceTime until = fault.at + fault.duration;
   if (!fault.resets) {
@@ -76,7 +86,8 @@ void Gpu::inject(const FaultInjector::Timed& fault) {
 }
 
 void Gpu::reset() {
-  report(fmt::format("the GPU is reset: {} queues are lost", queue_count_));
+  report(fmt::format("the GPU is reset: {} {} lost", queue_count_,
+                     queue_count_ == 1 ? "queue is" : "queues are"));
   kfd_hsa_hw_exception_data data{};
   data.reset_type = KFD_HW_EXCEPTION_WHOLE_GPU_RESET;
   data.reset_cause = KFD_HW_EXCEPTION_GPU_HANG;

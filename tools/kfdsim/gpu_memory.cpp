@@ -38,8 +38,8 @@ std::uint64_t* budget_of(MemoryKind kind, MemoryBudget& budget) {
 
 }  // namespace
 
-GpuMemory::GpuMemory(pid_t pid, BackingMemory& backing, MemoryBudget& budget)
-    : pid_(pid), backing_(backing), budget_(budget) {}
+GpuMemory::GpuMemory(pid_t pid, BackingMemory& backing, MemoryBudget& budget, MemoryBudget limits)
+    : pid_(pid), backing_(backing), budget_(budget), own_budget_(limits) {}
 
 GpuMemory::~GpuMemory() {
   for (auto& [id, buffer] : buffers_) give_back(buffer);
@@ -65,7 +65,8 @@ int GpuMemory::allocate(std::uint64_t gpu_address, std::uint64_t bytes, std::uin
   if (*kind == MemoryKind::mmio && bytes != page_bytes) return EINVAL;
 
   std::uint64_t* left = budget_of(*kind, budget_);
-  if (left != nullptr && *left < buffer.bytes) return ENOMEM;
+  std::uint64_t* own_left = budget_of(*kind, own_budget_);
+  if (left != nullptr && std::min(*left, *own_left) < buffer.bytes) return ENOMEM;
   switch (*kind) {
     case MemoryKind::vram:
     case MemoryKind::gtt:
@@ -90,7 +91,11 @@ int GpuMemory::allocate(std::uint64_t gpu_address, std::uint64_t bytes, std::uin
       buffer.offset = BackingMemory::mmio_offset;
       break;
   }
-  if (left != nullptr) *left -= buffer.bytes;
+  if (left != nullptr) {
+    *left -= buffer.bytes;
+    *own_left -= buffer.bytes;
+  }
+  if (*kind == MemoryKind::vram) vram_bytes_ += buffer.bytes;
   id = next_id_++;
   buffers_.emplace(id, std::move(buffer));
   return 0;
@@ -100,7 +105,10 @@ void GpuMemory::give_back(Buffer& buffer) {
   if (buffer.kind == MemoryKind::vram || buffer.kind == MemoryKind::gtt) {
     backing_.release(buffer.offset, buffer.bytes);
   }
-  if (std::uint64_t* left = budget_of(buffer.kind, budget_)) *left += buffer.bytes;
+  if (buffer.kind == MemoryKind::vram) vram_bytes_ -= buffer.bytes;
+  for (MemoryBudget* budget : {&budget_, &own_budget_}) {
+    if (std::uint64_t* left = budget_of(buffer.kind, *budget)) *left += buffer.bytes;
+  }
 }
 
 int GpuMemory::free(std::uint32_t id) {
@@ -135,6 +143,10 @@ int GpuMemory::unmap(std::uint32_t id) {
   if (found->second.mapped) mapped_.erase(found->second.gpu_address);
   found->second.mapped = false;
   return 0;
+}
+
+std::uint64_t GpuMemory::vram_bytes_left() const {
+  return std::min(budget_.vram_bytes, own_budget_.vram_bytes);
 }
 
 void GpuMemory::lose_vram() {

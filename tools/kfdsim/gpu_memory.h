@@ -39,7 +39,8 @@ class GpuMemory {
     SharedUserPages shared;
   };
 
-  GpuMemory(pid_t pid, BackingMemory& backing, MemoryBudget& budget);
+  /// `limits` is what the process may have itself.
+  GpuMemory(pid_t pid, BackingMemory& backing, MemoryBudget& budget, MemoryBudget limits);
   ~GpuMemory();
   GpuMemory(const GpuMemory&) = delete;
   GpuMemory& operator=(const GpuMemory&) = delete;
@@ -50,6 +51,9 @@ class GpuMemory {
   int free(std::uint32_t id);  ///< EINVAL: unknown; EBUSY: still mapped
   int map(std::uint32_t id);   ///< EINVAL: unknown, or the addresses are taken
   int unmap(std::uint32_t id);
+  /// The GPU's own memory that it has, and that it can still have.
+  [[nodiscard]] std::uint64_t vram_bytes() const { return vram_bytes_; }
+  [[nodiscard]] std::uint64_t vram_bytes_left() const;
   /// The contents of VRAM become zeros.
   void lose_vram();
   [[nodiscard]] const Buffer* find(std::uint32_t id) const;
@@ -96,9 +100,11 @@ class GpuMemory {
   pid_t pid_;
   BackingMemory& backing_;
   MemoryBudget& budget_;
+  MemoryBudget own_budget_;
   std::map<std::uint32_t, Buffer> buffers_;
   std::map<std::uint64_t, std::uint32_t> mapped_;  // GPU address -> buffer
   std::uint32_t next_id_ = 1;
+  std::uint64_t vram_bytes_ = 0;
 };
 
 }  // namespace eclip::kfdsim

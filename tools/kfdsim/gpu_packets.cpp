@@ -206,7 +206,7 @@ void Gpu::packet_completed(model::QueueId id, const model::Packet& packet, model
   }
   trace(queue, record, start, end);
   count(record);
-  reset_due_ = injector_.packet_completed(totals_.packets, end);
+  completed(queue.context, end);
   --packets_in_flight_;
   if (!record.is_dispatch) --barriers_in_flight_;
   queue.in_flight.erase(found);
@@ -235,7 +235,6 @@ std::optional<QueueFault> Gpu::run_shadow(GpuQueue& queue, const InFlightPacket&
 }
 
 void Gpu::count(const InFlightPacket& record) {
-  ++totals_.packets;
   if (!record.is_dispatch) return;
   if (record.kernel.estimated) ++totals_.estimated_times;
   if (record.kernel.replay || record.kernel.shadow != nullptr) return;

@@ -67,12 +67,17 @@ int alloc_memory(KfdCall& call, kfd_ioctl_alloc_memory_of_gpu_args& arguments) {
   if (arguments.size == 0 || arguments.gpu_id != kfd_gpu_id) return -EINVAL;
   if (!call.context.vm_acquired()) return -ENODEV;
   GpuMemory& memory = call.context.memory;
+  const bool vram = (arguments.flags & KFD_IOC_ALLOC_MEM_FLAGS_VRAM) != 0;
+  constexpr std::uint32_t system_memory =
+      KFD_IOC_ALLOC_MEM_FLAGS_GTT | KFD_IOC_ALLOC_MEM_FLAGS_USERPTR;
+  if ((vram || (arguments.flags & system_memory) != 0) &&
+      call.injector.allocation_fails(call.client.faults, vram)) {
+    return -ENOMEM;
+  }
   std::uint32_t id = 0;
   if (const int error = memory.allocate(arguments.va_addr, arguments.size, arguments.flags,
                                         arguments.mmap_offset, id)) {
-    if (error == ENOMEM) {
-      call.injector.allocation_failed((arguments.flags & KFD_IOC_ALLOC_MEM_FLAGS_VRAM) != 0);
-    }
+    if (error == ENOMEM) call.injector.memory_ended(vram);
     return -error;
   }
   const GpuMemory::Buffer& buffer = *memory.find(id);
@@ -102,7 +107,7 @@ int unmap_memory(KfdCall& call, kfd_ioctl_unmap_memory_from_gpu_args& arguments)
 
 int available_memory(KfdCall& call, kfd_ioctl_get_available_memory_args& arguments) {
   if (arguments.gpu_id != kfd_gpu_id) return -EINVAL;
-  arguments.available = call.budget.vram_bytes;
+  arguments.available = call.context.memory.vram_bytes_left();
   return 0;
 }
 

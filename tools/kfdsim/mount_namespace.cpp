@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "ipc/unique_fd.h"
+#include "tools/kfdsim/process_files.h"
 #include "tools/kfdsim/user_namespace.h"
 
 namespace eclip::kfdsim {
@@ -172,6 +173,9 @@ Result<void> replace_sys(const SysFiles& files) {
   const auto keep_device = [](std::string_view name) { return name != "kfd"; };
   if (auto covered = cover(devices, keep_device); !covered) return covered;
   if (auto done = write_all(devices / "kfd/kfd", files.kfd); !done) return done;
+  std::error_code error;
+  fs::create_directory(kfd_process_directory, error);
+  if (error) return fail_errno(error.value(), fmt::format("cannot make {}", kfd_process_directory));
 
   const fs::path classes = "/sys/class";
   const auto keep_class = [](std::string_view name) { return name != "kfd" && name != "drm"; };

@@ -69,11 +69,14 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
   run->add_option("--data", options.data, "Directory that holds gpus/NAME.toml");
   run->add_flag("-q,--quiet", options.quiet, "No summary at the end");
   std::vector<std::string> faults;
-  run->add_option("--fault", faults,
-                  "Inject a fault (repeatable): ioctl:NAME,error=ERRNO,delay=TIME,probability=P,"
-                  "after=N,count=N | hang-queue,queue=N,after=PACKETS,probability=P | "
-                  "stall-processor,at=TIME,for=TIME | vram,limit=SIZE | system-memory,limit=SIZE | "
-                  "reset,at=TIME,after=PACKETS,for=TIME. Times are the device's (docs/kfdsim.md)")
+  run->add_option(
+         "--fault", faults,
+         "Inject a fault (repeatable): ioctl:NAME,error=ERRNO,delay=TIME,probability=P,"
+         "after=N,count=N | hang-queue,queue=N,after=PACKETS,probability=P | "
+         "stall-processor,after=PACKETS,probability=P,process=N,count=N,at=TIME,for=TIME | "
+         "vram,limit=SIZE,probability=P | system-memory,limit=SIZE,probability=P | "
+         "reset,after=PACKETS,probability=P,process=N,at=TIME,for=TIME. Times are the "
+         "device's (docs/kfdsim.md)")
       ->expected(1)
       ->take_all()
       ->check(
@@ -83,8 +86,8 @@ ParsedCommandLine parse_command_line(int argc, char** argv) {
           },
           "FAULT");
   run->add_option("--seed", options.seed,
-                  "Decides which calls and queues faults with a probability hit, and how long "
-                  "changes of queues stall")
+                  "Decides which calls, queues, allocations and packets faults with a probability "
+                  "hit, and how long changes of queues stall")
       ->check([](const std::string& text) {
         return text.starts_with('-') ? std::string("give a whole number from 0") : std::string();
       })

@@ -42,10 +42,10 @@ class SdmaQueue {
     std::optional<QueueFault> fault;
   };
   /// Processes what is due up to `now`, of the ring's bytes below `announced`, as far as one look
-  /// goes. `moved` is called
-  /// for each packet that moved bytes.
-  template <class Moved>
-  Progress run(std::uint64_t announced, model::DeviceTime now, Moved moved);
+  /// goes. `moved` is called for each packet that moved bytes, `completed` after each packet: when
+  /// that says false, the queue goes no further now.
+  template <class Moved, class Completed>
+  Progress run(std::uint64_t announced, model::DeviceTime now, Moved moved, Completed completed);
 
   /// Whether there is a packet that waits: for its time, or for memory to change.
   [[nodiscard]] bool busy() const { return busy_; }
@@ -75,8 +75,9 @@ class SdmaQueue {
   bool cut_short_ = false;  // the last look ended before there was anything to wait for
 };
 
-template <class Moved>
-SdmaQueue::Progress SdmaQueue::run(std::uint64_t announced, model::DeviceTime now, Moved moved) {
+template <class Moved, class Completed>
+SdmaQueue::Progress SdmaQueue::run(std::uint64_t announced, model::DeviceTime now, Moved moved,
+                                   Completed completed) {
   Progress progress;
   busy_ = false;
   // A queue that was idle, or waited for memory, goes on at the time of this look at it.
@@ -99,6 +100,10 @@ SdmaQueue::Progress SdmaQueue::run(std::uint64_t announced, model::DeviceTime no
     }
     ++progress.packets;
     if (outcome == Step::moved) moved(Move{move_start_, time_});
+    if (!completed()) {
+      busy_ = true;
+      break;
+    }
   }
   return progress;
 }

@@ -70,13 +70,16 @@ void prefer_this_thread() {
   ::pthread_setschedparam(::pthread_self(), SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
 }
 
-MemoryBudget memory_of(const model::GpuDescription& gpu, const FaultInjector& injector) {
+MemoryBudget memory_of(const model::GpuDescription& gpu) {
   struct sysinfo info {};
   ::sysinfo(&info);
   // The KFD lets clients pin 15/16 of the system's memory.
   const std::uint64_t system = std::uint64_t{info.totalram} * info.mem_unit;
-  return {injector.limited(gpu.topology.vram_bytes, true),
-          injector.limited(system - system / 16, false)};
+  return {gpu.topology.vram_bytes, system - system / 16};
+}
+
+MemoryBudget limited(const MemoryBudget& all, const FaultInjector& injector) {
+  return {injector.limited(all.vram_bytes, true), injector.limited(all.system_bytes, false)};
 }
 
 }  // namespace
@@ -88,7 +91,8 @@ Simulator::Simulator(FuseConnection connection, model::GpuDescription gpu, doubl
       stop_event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       injector_(std::move(injector)),
       gpu_(std::move(gpu), time_scale, std::move(known), trace, injector_),
-      clients_(connection_, gpu_, memory_of(gpu_.description(), injector_), epoll_.get()),
+      clients_(connection_, gpu_, memory_of(gpu_.description()),
+               limited(memory_of(gpu_.description()), injector_), epoll_.get()),
       files_(connection_, clients_, gpu_, injector_) {}
 
 Simulator::~Simulator() {

@@ -45,8 +45,21 @@ int with_half_of_the_cus() {
   return axpy_milliseconds(Stream()) >= 3.99F ? 0 : 1;
 }
 
+int with_masks_within_and_beyond() {
+  ::setenv("HSA_CU_MASK", "0:0-29", 1);
+  // On ten CUs it takes 12 ms, as axpy.json has it.
+  if (axpy_milliseconds(Stream({0x3FF, 0})) < 11.9F) return 1;
+  // CUs 20 to 39. The runtime confines such a queue to 20 to 29 and says so, which HIP 5.2.3 takes
+  // for a failure.
+  const std::vector<std::uint32_t> beyond{0xFFF00000, 0xFF};
+  hipStream_t stream = nullptr;
+  if (hipExtStreamCreateWithCUMask(&stream, 2, beyond.data()) != hipErrorOutOfMemory) return 2;
+  return axpy_milliseconds(Stream()) >= 3.99F ? 0 : 3;
+}
+
 TEST_F(Hip, HsaCuMaskConfinesAllQueues) {
   EXPECT_EQ(exit_status(start_child(with_half_of_the_cus)), 0);
+  EXPECT_EQ(exit_status(start_child(with_masks_within_and_beyond)), 0);
 }
 
 }  // namespace

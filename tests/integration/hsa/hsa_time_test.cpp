@@ -1,16 +1,27 @@
 // Times that the HSA runtime reports of kernels, against the profile's on the queue's CUs.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
+#include "daemon/model/gpu_description.h"
 #include "daemon/model/kernel.h"
 #include "tests/integration/hsa/hsa_copies.h"
 
 namespace eclip::test {
 namespace {
+
+/// The GPU that kfdsim simulates by default.
+model::GpuDescription mi50() {
+  auto loaded = model::load_gpu_description(ECLIP_DATA_DIR "/gpus/mi50.toml");
+  if (!loaded) throw std::runtime_error(loaded.error().message());
+  return *loaded;
+}
 
 class HsaTimes : public InsideHsa {
  protected:
@@ -65,7 +76,7 @@ TEST_F(HsaTimes, MaskIsReadBack) {
 }
 
 TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
-  constexpr double launch_gap_us = 0.55;  // data/gpus/mi50.toml
+  const double launch_gap_us = mi50().timing.launch_gap_us;
   constexpr double kernel_us = 100;
   constexpr std::size_t count = 20;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
@@ -89,7 +100,7 @@ TEST_F(HsaTimes, DependentKernelsFollowOneAnotherAfterTheLaunchGap) {
 }
 
 TEST_F(HsaTimes, CopyBetweenKernelsBeginsWhenTheKernelEnds) {
-  constexpr double barrier_us = 1.67;  // data/gpus/mi50.toml
+  const double barrier_us = mi50().timing.barrier_us;
   constexpr double kernel_us = 100;
   const HsaKernels kernel(hsa(), {replay_kernel(kernel_us, kernel_us)});
   const HsaQueue queue(hsa());
@@ -162,6 +173,53 @@ TEST_F(HsaTimes, TimesLieBetweenTheHostsReadingsOfItsClock) {
     EXPECT_GT(us(times(done).start), before - slack_us);
     EXPECT_LT(us(times(done).end), after + slack_us);
   }
+}
+
+/// HSA_CU_MASK leaves CUs 0 to 29 to the process.
+class HsaCuMask : public HsaTimes {
+ protected:
+  void SetUp() override {
+    ::setenv("HSA_CU_MASK", "0:0-29", 1);
+    HsaTimes::SetUp();
+  }
+  void TearDown() override {
+    HsaTimes::TearDown();
+    ::unsetenv("HSA_CU_MASK");
+  }
+  /// Expects the kernel to take its time on so many CUs.
+  void expect_cus(const HsaQueue& queue, std::uint32_t cus) const {
+    const auto description = replay_kernel(800, 230);
+    const auto curve = model::Kernel::create(description.shape, description.points);
+    ASSERT_TRUE(curve);
+    const HsaKernels kernel(hsa(), {description});
+    check(hsa_amd_profiling_set_profiler_enabled(queue.get(), 1));
+    const HsaSignal done;
+    queue.dispatch(kernel.object(), &done);
+    ASSERT_TRUE(done.wait());
+    const double expected = curve->time_on_mask_us(cus);
+    EXPECT_NEAR(duration_us(done), expected, tolerance_us(expected)) << cus << " CUs";
+  }
+};
+
+TEST_F(HsaCuMask, ConfinesAQueueWithoutAMask) {
+  const HsaQueue queue(hsa());
+  expect_cus(queue, 30);
+}
+
+TEST_F(HsaCuMask, LeavesAMaskWithinItAsItIs) {
+  const HsaQueue queue(hsa());
+  queue.set_cu_mask(0x3ff);
+  expect_cus(queue, 10);
+}
+
+TEST_F(HsaCuMask, TakesFromAMaskWhatIsBeyondIt) {
+  const HsaQueue queue(hsa());
+  const std::array<std::uint32_t, 2> words{0xfff00000, 0xff};  // CUs 20 to 39
+  EXPECT_EQ(hsa_amd_queue_cu_set_mask(queue.get(), 64, words.data()), HSA_STATUS_CU_MASK_REDUCED);
+  expect_cus(queue, 10);
+  std::array<std::uint32_t, 2> seen{};
+  check(hsa_amd_queue_cu_get_mask(queue.get(), 64, seen.data()));
+  EXPECT_EQ(seen, (std::array<std::uint32_t, 2>{0x3ff00000, 0}));
 }
 
 }  // namespace

@@ -115,6 +115,43 @@ int sdma_time() {
   return EXIT_SUCCESS;
 }
 
+/// Barrier packets in one queue; 's' for each before which the GPU has stood still for 100 ms.
+int gaps(int count) {
+  constexpr std::uint64_t ticks_per_us = 25;
+  constexpr std::uint64_t gap_us = 100'000;
+  std::vector<std::unique_ptr<GpuSignal>> signals;
+  GpuQueue queue;
+  for (int i = 0; i < count; ++i) {
+    signals.push_back(std::make_unique<GpuSignal>());
+    queue.barrier(false, {}, signals.back().get());
+  }
+  std::string pattern;
+  std::uint64_t last = 0;
+  for (const auto& signal : signals) {
+    if (!signal->wait()) return EXIT_FAILURE;
+    const std::uint64_t end = signal->raw().end_ts / ticks_per_us;
+    pattern += last != 0 && end - last >= gap_us ? 's' : '.';
+    last = end;
+  }
+  say(pattern);
+  return EXIT_SUCCESS;
+}
+
+/// Allocates and frees MiB of VRAM so many times.
+int allocations(int count) {
+  HsaMemFlags flags{};
+  flags.ui32.NonPaged = 1;
+  std::string pattern;
+  for (int i = 0; i < count; ++i) {
+    void* memory = nullptr;
+    const auto status = hsaKmtAllocMemory(gpu_node(), 1U << 20, flags, &memory);
+    pattern += status == HSAKMT_STATUS_SUCCESS ? '.' : 'x';
+    if (status == HSAKMT_STATUS_SUCCESS) hsaKmtFreeMemory(memory, 1U << 20);
+  }
+  say(pattern);
+  return EXIT_SUCCESS;
+}
+
 int allocate(const std::string& argument) {
   const HSAuint32 node = gpu_node();
   const std::size_t hyphen = argument.find('-');
@@ -129,6 +166,15 @@ int allocate(const std::string& argument) {
   return EXIT_SUCCESS;
 }
 
+/// Allocates as `allocate`, and while it has that, lets another process do the same.
+int allocate_two(const std::string& argument) {
+  if (allocate(argument) != EXIT_SUCCESS) return EXIT_FAILURE;
+  ChildProcess other({"/proc/self/exe", "allocate", argument});
+  if (other.wait() != EXIT_SUCCESS) return EXIT_FAILURE;
+  say(other.read_line());
+  return EXIT_SUCCESS;
+}
+
 /// Makes an event for failures of the hardware; the driver's id. libhsakmt tells of memory faults
 /// only, so this asks the driver itself.
 std::uint32_t hardware_event(int kfd) {
@@ -138,13 +184,30 @@ std::uint32_t hardware_event(int kfd) {
   return arguments.event_id;
 }
 
-bool wait_for(int kfd, kfd_event_data& event) {
+bool wait_for(int kfd, kfd_event_data& event, std::uint32_t milliseconds = 20'000) {
   kfd_ioctl_wait_events_args arguments{};
   arguments.events_ptr = reinterpret_cast<std::uint64_t>(&event);
   arguments.num_events = 1;
-  arguments.timeout = 20'000;
+  arguments.timeout = milliseconds;
   return ::ioctl(kfd, AMDKFD_IOC_WAIT_EVENTS, &arguments) == 0 &&
          arguments.wait_result == KFD_IOC_WAIT_RESULT_COMPLETE;
+}
+
+/// Barrier packets in one queue; how many of them were complete when the GPU was reset, or all
+/// were.
+int packets_until_reset(int count) {
+  gpu_node();
+  const int kfd = open_kfd();
+  kfd_event_data event{};
+  event.event_id = hardware_event(kfd);
+  const GpuSignal left(count);
+  GpuQueue queue(1024);
+  for (int i = 0; i < count; ++i) queue.barrier(false, {}, &left);
+  const bool over =
+      eventually([&] { return left.value() == 0 || wait_for(kfd, event, /*milliseconds=*/10); });
+  say(std::to_string(count - left.value()));
+  ::close(kfd);
+  return over ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int await_reset() {
@@ -186,7 +249,11 @@ int injection_client(const std::string& command, const std::string& argument) {
   if (command == "progress") return progress(std::stoi(argument));
   if (command == "start") return start_time();
   if (command == "sdma-start") return sdma_time();
+  if (command == "gaps") return gaps(std::stoi(argument));
+  if (command == "allocations") return allocations(std::stoi(argument));
+  if (command == "packets-until-reset") return packets_until_reset(std::stoi(argument));
   if (command == "allocate") return allocate(argument);
+  if (command == "allocate-two") return allocate_two(argument);
   if (command == "await-reset") return await_reset();
   return 2;
 }

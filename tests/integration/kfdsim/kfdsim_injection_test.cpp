@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <sstream>
 #include <string>
@@ -111,6 +112,61 @@ TEST_F(KfdsimInjection, WhichQueuesHangIsTheSeeds) {
   EXPECT_NE(first.lines[0].find('h'), std::string::npos);
   EXPECT_NE(first.lines[0].find('.'), std::string::npos);
   EXPECT_EQ(pattern("5").lines, first.lines);
+  EXPECT_NE(pattern("9").lines, first.lines);
+}
+
+/// What a client prints with the fault and a seed.
+std::vector<std::string> with_seed(const char* seed, const std::string& fault,
+                                   const std::string& script) {
+  return run({"--seed", seed, "--fault", fault}, script).lines;
+}
+
+TEST_F(KfdsimInjection, WhichPacketsStallTheProcessorIsTheSeeds) {
+  const auto pattern = [](const char* seed) {
+    return with_seed(seed, "stall-processor,probability=0.3,count=2,for=150ms", "$C gaps 12");
+  };
+  const auto first = pattern("1");
+  ASSERT_EQ(first.size(), 1U);
+  EXPECT_EQ(first[0].size(), 12U);
+  EXPECT_EQ(std::count(first[0].begin(), first[0].end(), 's'), 2) << first[0];
+  EXPECT_EQ(pattern("1"), first);
+  EXPECT_NE(pattern("3"), first);
+}
+
+TEST_F(KfdsimInjection, WhichPacketResetsTheGpuIsTheSeeds) {
+  const auto packets = [](const char* seed) {
+    return with_seed(seed, "reset,probability=0.02", "$C packets-until-reset 500");
+  };
+  const auto first = packets("3");
+  ASSERT_EQ(first.size(), 1U);
+  EXPECT_LT(std::stoi(first[0]), 500) << "seed 3 resets within so many";
+  EXPECT_EQ(packets("3"), first);
+  EXPECT_NE(packets("7"), first);
+}
+
+TEST_F(KfdsimInjection, WhichAllocationsFailIsTheSeeds) {
+  const auto pattern = [](const char* seed) {
+    return with_seed(seed, "vram,probability=0.3", "$C allocations 40 & $C allocations 40; wait");
+  };
+  const auto first = pattern("1");
+  ASSERT_EQ(first.size(), 2U);
+  EXPECT_EQ(first[0], first[1]) << "each process counts its own";
+  EXPECT_NE(first[0].find('x'), std::string::npos);
+  EXPECT_NE(first[0].find('.'), std::string::npos);
+  EXPECT_EQ(pattern("1"), first);
+  EXPECT_NE(pattern("2"), first);
+}
+
+TEST_F(KfdsimInjection, PacketsOfOtherProcessesDoNotCount) {
+  // The second process works before the first one does, and beside it.
+  const auto outcome = run({"--fault", "stall-processor,after=5,for=150ms"},
+                           "$C hold > /dev/null & first=$!; "
+                           "until test -e /sys/class/kfd/kfd/proc/$first/queues/2; do sleep 0.05; "
+                           "done; $C gaps 12; kill -KILL $first");
+  EXPECT_EQ(outcome.lines, std::vector<std::string>{"............"});
+  EXPECT_EQ(run({"--fault", "stall-processor,after=5,process=2,for=150ms"}, "$C work 5; $C gaps 12")
+                .lines,
+            (std::vector<std::string>{"worked", ".....s......"}));
 }
 
 TEST_F(KfdsimInjection, AStalledProcessorStartsNothing) {
@@ -124,6 +180,9 @@ TEST_F(KfdsimInjection, AStalledProcessorStartsNothing) {
 TEST_F(KfdsimInjection, MemoryEndsWhereItShould) {
   EXPECT_EQ(run({"--fault", "vram,limit=64MiB"}, "$C allocate vram-63; $C allocate vram-65").lines,
             (std::vector<std::string>{"ok", "refused"}));
+  EXPECT_EQ(run({"--fault", "vram,limit=64MiB"}, "$C allocate-two vram-40").lines,
+            (std::vector<std::string>{"ok", "ok"}))
+      << "each process has its own limit";
   const auto system = run({"--fault", "system-memory,limit=64MiB"},
                           "$C allocate system-32; $C allocate system-65; $C allocate vram-65");
   EXPECT_EQ(system.lines, (std::vector<std::string>{"ok", "refused", "ok"}));

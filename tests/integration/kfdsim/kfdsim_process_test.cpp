@@ -4,6 +4,7 @@
 #include <linux/kfd_ioctl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,11 @@ using KfdsimProcess = InsideKfdsim;
 
 ChildProcess client(const std::string& command, const std::string& argument = "0") {
   return ChildProcess({KFDSIM_CLIENT, command, argument});
+}
+
+std::uint64_t* gpu_doorbell(const GpuQueue& queue) {
+  return reinterpret_cast<std::uint64_t*>(
+      queue.doorbell_address());  // NOLINT(performance-no-int-to-ptr)
 }
 
 /// Where in its file the page at `address` of this process lies.
@@ -96,6 +102,25 @@ TEST_F(KfdsimProcess, DoorbellOfAnotherProcessIsNotReachable) {
   queue.barrier(false, {}, &still);
   EXPECT_TRUE(still.wait());
   EXPECT_EQ(queue.read_index(), 4U);
+}
+
+// A limit, which docs/kfdsim.md tells: the real driver keeps the doorbells from children too.
+TEST_F(KfdsimProcess, AForkedChildInheritsDoorbellsAndNothingElse) {
+  const GpuBuffer buffer(GpuBuffer::Kind::vram, 4096);
+  const GpuQueue queue;
+  const volatile auto* doorbell = gpu_doorbell(queue);
+  ASSERT_EQ(*doorbell, ~0ULL) << "not rung yet";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    queue.announce_next();
+    unsigned char resident = 0;
+    const bool mapped = ::mincore(buffer.cpu(), 4096, &resident) == 0;
+    ::_exit(mapped ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0) << "the parent's memory is mapped in the child";
+  EXPECT_EQ(*doorbell, 0U) << "the child could not ring: the docs say that it can";
 }
 
 TEST_F(KfdsimProcess, TwoProcessesWorkAtOnce) {

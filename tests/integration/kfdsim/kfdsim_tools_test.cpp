@@ -46,5 +46,21 @@ TEST_F(KfdsimTools, RocmSmiReadsPowerMemoryAndBus) {
   EXPECT_NE(output.find("(simulated)"), std::string::npos) << output;
 }
 
+TEST_F(KfdsimTools, RocmSmiListsTheProcessesOnTheGpu) {
+  const std::string smi = "/usr/bin/rocm-smi";
+  if (::access(smi.c_str(), X_OK) != 0) GTEST_SKIP() << "rocm-smi is not installed";
+  const std::string output = output_of(
+      {"/bin/sh", "-c",
+       KFDSIM_CLIENT " hold > /dev/null & "
+                     "until test -e /sys/class/kfd/kfd/proc/$!/queues/2; do sleep 0.05; done; " +
+           smi + " --showpids --showpidgpus; echo status $?; kill -KILL $!"},
+      0);
+  // Of one GPU, the VRAM behind three queues and no copy. CUs in use are not told.
+  EXPECT_NE(output.find("\tkfdsim_client\t1     \t12288    \t0        \t"), std::string::npos)
+      << output;
+  EXPECT_NE(output.find("is using 1 DRM device(s)"), std::string::npos) << output;
+  EXPECT_NE(output.find("status 0"), std::string::npos) << output;
+}
+
 }  // namespace
 }  // namespace eclip::test

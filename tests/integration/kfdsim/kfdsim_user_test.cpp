@@ -4,49 +4,14 @@
 
 #include <string>
 
+#include "tests/integration/kfdsim/as_nobody.h"
 #include "tests/integration/kfdsim/child_process.h"
 #include "tests/integration/kfdsim/kfdsim_command.h"
 
 namespace eclip::test {
 namespace {
 
-constexpr int cannot_prepare = 77;
-constexpr int refused = 125;
-constexpr int cannot_execute = 126;
-constexpr int not_found = 127;
 constexpr const char* rocminfo = "/usr/bin/rocminfo";
-
-/// Root lets user 65534 run kfdsim in a mount namespace in which /dev/fuse has these permissions:
-/// the machine's own /dev is not touched.
-std::string as_nobody(const std::string& fuse_mode, const std::string& kfdsim_arguments) {
-  return "d=$(mktemp -d) && mount -t tmpfs none $d && mknod $d/fuse c 10 229 && chmod " +
-         fuse_mode +
-         " $d/fuse && mount --bind $d/fuse /dev/fuse && umount -l $d && rmdir $d || exit 77; "
-         "cd / && exec setpriv --reuid=65534 --regid=65534 --clear-groups " KFDSIM_PROGRAM " run " +
-         kfdsim_arguments;
-}
-
-class KfdsimUser : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (::geteuid() != 0) GTEST_SKIP() << "root is needed to become another user";
-  }
-
-  /// Runs the script in a private mount namespace.
-  static ChildProcess in_private_namespace(const std::string& script) {
-    return ChildProcess({"/usr/bin/unshare", "--mount", "/bin/sh", "-c", script});
-  }
-};
-
-/// Why the machine lets no ordinary user run kfdsim; "" when it does.
-std::string reason_to_skip(const ChildProcess& run, int status) {
-  if (status == cannot_prepare) return "cannot prepare /dev/fuse: " + run.errors();
-  if (status == cannot_execute || status == not_found) {
-    return "another user may not run the build's programs";
-  }
-  const bool forbidden = run.errors().find("user namespaces") != std::string::npos;
-  return status == refused && forbidden ? run.errors() : "";
-}
 
 TEST_F(KfdsimUser, AnOrdinaryUserComputes) {
   ChildProcess run = in_private_namespace(
@@ -56,6 +21,18 @@ TEST_F(KfdsimUser, AnOrdinaryUserComputes) {
   EXPECT_EQ(status, 0) << run.errors();
   EXPECT_EQ(run.output(), "65534\n65534\nworked\n");
   expect_one_line(run.errors(), " 25 packets");
+}
+
+TEST_F(KfdsimUser, AnOrdinaryUsersQueuesAreListed) {
+  ChildProcess run = in_private_namespace(
+      as_nobody("0666", "-q -- /bin/sh -c '" KFDSIM_CLIENT
+                        " hold > /dev/null & f=/sys/class/kfd/kfd/proc/$!; "
+                        "until test -e $f/queues/2; do sleep 0.05; done; cat $f/queues/2/gpuid; "
+                        "kill -KILL $!; while test -e $f; do sleep 0.05; done; echo , gone'"));
+  const int status = run.wait();
+  if (const auto reason = reason_to_skip(run, status); !reason.empty()) GTEST_SKIP() << reason;
+  EXPECT_EQ(status, 0) << run.errors();
+  EXPECT_EQ(run.output(), "49374, gone\n");
 }
 
 TEST_F(KfdsimUser, AnOrdinaryUserGainsNoRights) {

@@ -132,12 +132,63 @@ TEST(FaultInjector, TimedFaultsComeInOrder) {
   EXPECT_EQ(reset->at, 3s);
   EXPECT_TRUE(reset->resets);
   EXPECT_EQ(injector.next_due(), std::nullopt);
-  EXPECT_FALSE(injector.packet_completed(4, 11s));
-  const auto counted = injector.packet_completed(5, 12s);
-  ASSERT_TRUE(counted);
-  EXPECT_EQ(counted->at, 12s);
-  EXPECT_FALSE(injector.packet_completed(5, 13s)) << "once";
-  EXPECT_TRUE(injector_of({"reset,after=5"}).packet_completed(9, 1s)) << "several at once";
+}
+
+/// A letter for each packet of the first process: '.' nothing, 's' a stall, 'r' a reset.
+std::string packets(FaultInjector&& injector, int count_to, std::uint64_t process = 1) {
+  std::string text;
+  for (int i = 1; i <= count_to; ++i) {
+    const auto outcome = injector.packet_completed(process, static_cast<std::uint64_t>(i));
+    text += outcome.reset ? 'r' : outcome.stall ? 's' : '.';
+  }
+  return text;
+}
+
+TEST(FaultInjector, PacketsOfOneProcessBringFaultsAboutOnce) {
+  EXPECT_EQ(packets(injector_of({"reset,after=3"}), 6), "..r...");
+  EXPECT_EQ(packets(injector_of({"reset,after=3"}), 6, 2), "......") << "the first process's";
+  EXPECT_EQ(packets(injector_of({"stall-processor,after=2,for=1s,process=2"}), 4, 2), ".s..");
+  EXPECT_EQ(packets(injector_of({"stall-processor,after=2,for=1s,count=2"}), 6), ".ss...");
+  EXPECT_EQ(packets(injector_of({"stall-processor,at=0s,for=1s", "reset,at=0s"}), 3), "...");
+  auto injector = injector_of(
+      {"stall-processor,after=1,for=1s", "stall-processor,after=1,for=2s", "reset,after=1,for=3s"});
+  const auto outcome = injector.packet_completed(1, 1);
+  EXPECT_EQ(outcome.stall, 2s) << "the longest";
+  EXPECT_EQ(outcome.reset, 3s);
+}
+
+TEST(FaultInjector, WhichPacketsDoItIsTheSeeds) {
+  constexpr int many = 2000;
+  const auto pattern = [](std::uint64_t seed) {
+    return packets(injector_of({"stall-processor,probability=0.3,for=1s,count=5000"}, seed), many);
+  };
+  const std::string first = pattern(1);
+  EXPECT_EQ(pattern(1), first);
+  EXPECT_NE(pattern(2), first);
+  const auto stalls = std::count(first.begin(), first.end(), 's');
+  EXPECT_GT(stalls, many * 25 / 100);
+  EXPECT_LT(stalls, many * 35 / 100);
+}
+
+/// A letter for each allocation of VRAM: '.' or 'x'.
+std::string allocations(FaultInjector&& injector, int count_to) {
+  FaultHistory process;
+  std::string text;
+  for (int i = 0; i < count_to; ++i) {
+    text += injector.allocation_fails(process, true) ? 'x' : '.';
+    injector.allocation_fails(process, false);  // counted by itself
+  }
+  return text;
+}
+
+TEST(FaultInjector, WhichAllocationsFailIsTheSeeds) {
+  EXPECT_EQ(allocations(injector_of({"vram,limit=1B"}), 3), "...") << "that is not by chance";
+  EXPECT_EQ(allocations(injector_of({"system-memory,probability=1"}), 3), "...");
+  const auto pattern = [](std::uint64_t seed) {
+    return allocations(injector_of({"vram,probability=0.5"}, seed), 100);
+  };
+  EXPECT_EQ(pattern(1), pattern(1));
+  EXPECT_NE(pattern(1), pattern(2));
 }
 
 TEST(FaultInjector, SummaryCounts) {
@@ -145,8 +196,8 @@ TEST(FaultInjector, SummaryCounts) {
   auto injector = injector_of({"ioctl:any,error=EIO,count=2", "vram,limit=1MiB", "hang-queue"}, 9);
   FaultHistory process;
   calls(injector, process, get_clock, 5);
-  injector.allocation_failed(true);
-  injector.allocation_failed(false);
+  injector.memory_ended(true);
+  injector.memory_ended(false);
   EXPECT_EQ(injector.summary(),
             "faults injected with seed 9: 2 x ioctl:any,error=EIO,count=2; 1 x vram,limit=1MiB; "
             "0 x hang-queue");

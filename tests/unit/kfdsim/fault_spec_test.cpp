@@ -58,24 +58,44 @@ TEST(FaultSpec, Queues) {
 
 TEST(FaultSpec, StallsMemoryAndResets) {
   const auto stall = parsed<StallFault>("stall-processor,at=2s,for=100ms");
-  EXPECT_EQ(stall.at, 2s);
+  EXPECT_EQ(stall.trigger.at, 2s);
   EXPECT_EQ(stall.duration, 100ms);
   const auto vram = parsed<MemoryLimit>("vram,limit=64MiB");
   EXPECT_TRUE(vram.vram);
   EXPECT_EQ(vram.limit_bytes, 64ULL << 20);
+  EXPECT_EQ(vram.probability, 0);
   const auto system = parsed<MemoryLimit>("system-memory,limit=0.5GiB");
   EXPECT_FALSE(system.vram);
   EXPECT_EQ(system.limit_bytes, 512ULL << 20);
   EXPECT_EQ(parsed<MemoryLimit>("vram,limit=0B").limit_bytes, 0U);
   const auto timed = parsed<ResetFault>("reset,at=1s");
-  EXPECT_EQ(timed.at, 1s);
-  EXPECT_EQ(timed.after_packets, std::nullopt);
+  EXPECT_EQ(timed.trigger.at, 1s);
   EXPECT_EQ(timed.duration, 0ns);
   const auto counted = parsed<ResetFault>("reset,after=10,for=500ms");
-  EXPECT_EQ(counted.at, std::nullopt);
-  EXPECT_EQ(counted.after_packets, 10U);
+  EXPECT_EQ(counted.trigger.at, std::nullopt);
+  EXPECT_EQ(counted.trigger.after, 10U);
+  EXPECT_EQ(counted.trigger.process, 1U);
+  EXPECT_EQ(counted.trigger.probability, 1);
+  EXPECT_EQ(counted.trigger.count, 1U);
   EXPECT_EQ(counted.duration, 500ms);
-  EXPECT_EQ(parsed<ResetFault>("reset,at=0s").at, 0ns);
+  EXPECT_EQ(parsed<ResetFault>("reset,at=0s").trigger.at, 0ns);
+}
+
+TEST(FaultSpec, WhatPacketsAndAllocationsBringAbout) {
+  const auto stall =
+      parsed<StallFault>("stall-processor,for=1ms,probability=0.5,after=7,process=2,count=3");
+  EXPECT_EQ(stall.trigger.at, std::nullopt);
+  EXPECT_EQ(stall.trigger.probability, 0.5);
+  EXPECT_EQ(stall.trigger.after, 7U);
+  EXPECT_EQ(stall.trigger.process, 2U);
+  EXPECT_EQ(stall.trigger.count, 3U);
+  const auto reset = parsed<ResetFault>("reset,probability=0.25,process=4");
+  EXPECT_EQ(reset.trigger.after, 1U);
+  EXPECT_EQ(reset.trigger.probability, 0.25);
+  EXPECT_EQ(reset.trigger.process, 4U);
+  const auto memory = parsed<MemoryLimit>("system-memory,probability=0.75");
+  EXPECT_EQ(memory.limit_bytes, std::nullopt);
+  EXPECT_EQ(memory.probability, 0.75);
 }
 
 struct Bad {
@@ -127,12 +147,18 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"ioctl:any,delay=0s", "ioctl fault", "delay=TIME"},
         Bad{"hang-queue,queue=0", "queue=0", "from 1"},
         Bad{"hang-queue,at=1s", "\"at=1s\"", "after=..."},
-        Bad{"stall-processor", "stall", "at=TIME and for=TIME"},
+        Bad{"stall-processor", "stall", "at=TIME, or after=PACKETS"},
         Bad{"stall-processor,for=1s", "stall", "at=TIME"},
+        Bad{"stall-processor,for=1s,process=1", "stall", "after=PACKETS"},
+        Bad{"stall-processor,for=1s,at=1s,process=1", "stall", "one cause"},
+        Bad{"stall-processor,for=1s,at=1s,probability=1", "stall", "one cause"},
         Bad{"stall-processor,at=1s,for=0s", "stall", "for=TIME"},
-        Bad{"vram", "memory", "limit=SIZE"}, Bad{"vram=64MiB", "\"vram=64MiB\"", "vram"},
-        Bad{"vram,limit=64", "limit=64", "64MiB"}, Bad{"vram,limit=64MB", "limit=64MB", "64MiB"},
-        Bad{"system-memory,limit=-1B", "limit=-1B", "1GiB"}, Bad{"reset", "reset", "at=TIME or"},
+        Bad{"stall-processor,after=1", "stall", "for=TIME"}, Bad{"vram", "memory", "limit=SIZE"},
+        Bad{"vram=64MiB", "\"vram=64MiB\"", "vram"}, Bad{"vram,limit=64", "limit=64", "64MiB"},
+        Bad{"vram,limit=64MB", "limit=64MB", "64MiB"},
+        Bad{"system-memory,limit=-1B", "limit=-1B", "1GiB"}, Bad{"reset", "reset", "at=TIME, or"},
+        Bad{"reset,after=1,count=2", "count=2", "probability="},
+        Bad{"reset,after=1,process=0", "process=0", "from 1"},
         Bad{"reset,at=1s,after=5", "reset", "after=PACKETS"},
         Bad{"reset,after=0", "after=0", "from 1"}));
 

@@ -82,7 +82,7 @@ class KernelSymbolsTest : public GpuMemoryTest {
     return found->name;
   }
 
-  GpuMemory memory{::getpid(), backing, budget};
+  GpuMemory memory{::getpid(), backing, budget, budget};
 };
 
 TEST_F(KernelSymbolsTest, NameOfADescriptorIsWithoutItsSuffix) {

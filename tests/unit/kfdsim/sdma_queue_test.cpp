@@ -51,7 +51,9 @@ class SdmaQueueTest : public GpuMemoryTest {
     }
   }
   SdmaQueue::Progress run(SdmaQueue& queue, model::DeviceTime now) {
-    return queue.run(written, now, [this](const SdmaQueue::Move& move) { moves.push_back(move); });
+    return queue.run(
+        written, now, [this](const SdmaQueue::Move& move) { moves.push_back(move); },
+        [this] { return ++completed != stop_after; });
   }
   static Words copy(std::uint64_t from, std::uint64_t to, std::uint32_t bytes) {
     return {1, bytes - 1, 0, static_cast<std::uint32_t>(from), 0, static_cast<std::uint32_t>(to),
@@ -61,13 +63,29 @@ class SdmaQueueTest : public GpuMemoryTest {
 
   const model::GpuDescription gpu = mi50();
   const KnownKernels known{};
-  GpuContext context{::getpid(), "test", backing, budget, gpu, known};
+  GpuContext context{::getpid(), "test", backing, budget, budget, gpu, known};
   RingSettings ring{ring_address, ring_bytes, pointers, pointers + 8, true};
   SdmaEngine engine;
   const DeviceClock clock{1.0, 25'000};
   std::uint64_t written = 0;
   std::vector<SdmaQueue::Move> moves;
+  std::uint64_t completed = 0;   // packets
+  std::uint64_t stop_after = 0;  // so many it goes no further; 0: never
 };
+
+TEST_F(SdmaQueueTest, GoesNoFurtherThanItMay) {
+  SdmaQueue queue = new_queue();
+  for (int i = 0; i < 3; ++i) write(copy(buffers, buffers + 5000, 1000));
+  stop_after = 2;
+  EXPECT_EQ(run(queue, 0us).packets, 0U);
+  EXPECT_EQ(run(queue, 1us).packets, 1U);
+  EXPECT_EQ(run(queue, 2us).packets, 1U);
+  EXPECT_TRUE(queue.busy());
+  EXPECT_EQ(queue.next_event(), std::nullopt) << "the third has not begun";
+  EXPECT_EQ(run(queue, 50us).packets, 0U);
+  EXPECT_EQ(run(queue, 51us).packets, 1U);
+  EXPECT_EQ(moves.at(2).start, 50us);
+}
 
 TEST_F(SdmaQueueTest, CopyHasItsBytesAtItsEndAndNotBefore) {
   SdmaQueue queue = new_queue();

@@ -76,7 +76,7 @@ class ShadowLaunchTest : public GpuMemoryTest {
     packet.kernarg_address = arguments_address;
   }
   int increment(ShadowLaunch& launch) { return shadows.find("increment")->run(&launch.launch()); }
-  GpuMemory memory{::getpid(), backing, budget};
+  GpuMemory memory{::getpid(), backing, budget, budget};
   ShadowKernels shadows;
   DispatchPacket packet;
 };

@@ -134,6 +134,46 @@ TEST_F(QueueChange, AStallHoldsBarrierPacketsBackToo) {
   EXPECT_EQ(host.spans[1].end, us(53));
 }
 
+/// Stalls the processors when packet 2 is complete.
+class StallingHost : public Recorder {
+ public:
+  void packet_completed(QueueId queue, const Packet& packet, DeviceTime start,
+                        DeviceTime end) override {
+    Recorder::packet_completed(queue, packet, start, end);
+    if (packet.cookie == 2) device->stall_processors(end + us(100));
+  }
+  Device* device = nullptr;
+};
+
+/// What the packet that stalls the processors is.
+class StallFromAPacket : public ::testing::TestWithParam<PacketKind> {};
+
+TEST_P(StallFromAPacket, HoldsBackAllThatFollowsIt) {
+  StallingHost host;
+  Device device(small_gpu(), host);
+  host.device = &device;
+  const QueueId one = *device.create_queue(cus("0-1"));
+  const QueueId other = *device.create_queue(cus("2-3"));
+  device.submit(one, dispatch(1, small_kernel(10)), us(0));
+  if (GetParam() == PacketKind::dispatch) {
+    device.submit(one, dispatch(2, small_kernel(10)), us(0));
+  } else {
+    device.submit(one, barrier(GetParam(), 2, {}), us(0));
+  }
+  device.submit(one, barrier(PacketKind::barrier_and, 3, {}), us(0));
+  device.submit(other, dispatch(4, small_kernel(60)), us(0));
+  device.submit(other, dispatch(5, small_kernel(10)), us(0));
+  device.advance(us(1000));
+  const DeviceTime stalled = host.spans[2].end;
+  EXPECT_LT(stalled, us(60));
+  EXPECT_EQ(host.spans[3].end, stalled + us(103)) << "the stall and a barrier's time";
+  EXPECT_EQ(host.spans[4].end, us(60)) << "it had its CUs";
+  EXPECT_EQ(host.spans[5].start, stalled + us(100));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, StallFromAPacket,
+                         ::testing::Values(PacketKind::dispatch, PacketKind::barrier_and));
+
 TEST_F(QueueChange, AStallPausesRunningKernelsAndHoldsBackTheRest) {
   const QueueId left = queue("0-1");
   const QueueId right = queue("2-3");

@@ -75,7 +75,7 @@ inline Packet barrier(PacketKind kind, std::uint64_t cookie,
 }
 
 /// Records starts and ends by cookie; a completed packet decrements the signals given for it.
-class Recorder final : public Host {
+class Recorder : public Host {
  public:
   struct Span {
     DeviceTime start{-1};
