@@ -257,7 +257,7 @@ Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
         settings->kfd_file_system == kfd->file_system) {
       if (settings->configured_policy != options.policy)
         settings->policy = settings->configured_policy = options.policy;
-      settings->limit = options.limit;
+      settings->budget = options.budget;
       settings->gate_render_nodes = options.gate_render_nodes ? 1 : 0;
       if (auto changed = there->change(*settings); !changed) return tl::unexpected(changed.error());
       return Installed{.guard = std::move(*there), .taken_over = true};
@@ -269,7 +269,7 @@ Result<BudgetGuard::Installed> BudgetGuard::install(const Options& options) {
   guard_settings settings{};
   settings.layout = guard_layout;
   settings.policy = settings.configured_policy = options.policy;
-  settings.limit = options.limit;
+  settings.budget = options.budget;
   settings.kfd_device = kfd->device;
   settings.kfd_file_system = kfd->file_system;
   settings.gate_render_nodes = options.gate_render_nodes ? 1 : 0;
@@ -348,7 +348,7 @@ Result<GuardState> BudgetGuard::state() const {
   GuardState state{.tier = {.verdict = static_cast<GuardVerdict>(settings->verdict),
                             .accounting = static_cast<guard_accounting>(settings->accounting)},
                    .policy = static_cast<guard_policy>(settings->policy),
-                   .limit = settings->limit,
+                   .limit = settings->budget * std::max(settings->gpu_count, 1U),
                    .in_use = counts->in_use,
                    .gates_render_nodes = settings->gate_render_nodes != 0,
                    .checked = counts->checked,
@@ -393,6 +393,18 @@ Result<void> BudgetGuard::set_render_node_gate(bool gated) {
   auto settings = this->settings();
   if (!settings) return tl::unexpected(settings.error());
   settings->gate_render_nodes = gated ? 1 : 0;
+  return change(*settings);
+}
+
+Result<void> BudgetGuard::cover(std::uint32_t gpu_id) {
+  auto settings = this->settings();
+  if (!settings) return tl::unexpected(settings.error());
+  const auto end = settings->gpus + settings->gpu_count;
+  if (std::find(settings->gpus, end, gpu_id) != end) return {};
+  if (settings->gpu_count == guard_gpus)
+    return fail(Errc::quota_exceeded, "the budget guard covers " + std::to_string(guard_gpus) +
+                                          " GPUs, as many as it can");
+  settings->gpus[settings->gpu_count++] = gpu_id;
   return change(*settings);
 }
 

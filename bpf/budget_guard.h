@@ -60,7 +60,7 @@ class BudgetGuard {
     std::string kfd = "/dev/kfd";
     std::filesystem::path directory = default_directory;  ///< on a bpffs
     guard_policy policy = guard_audit;
-    std::uint32_t limit = 7;
+    std::uint32_t budget = 7;        ///< masked queues of each covered GPU
     bool gate_render_nodes = false;  ///< only processes with a lease may open one
   };
   struct Installed;
@@ -79,6 +79,9 @@ class BudgetGuard {
   [[nodiscard]] Result<std::vector<GuardDenial>> denials() const;
   Result<void> set_policy(guard_policy policy);
   Result<void> set_render_node_gate(bool gated);
+  /// The budget is for this GPU (the driver's id) too: its eclipd's pool is under the guard.
+  /// Without any it is for one. Errc::quota_exceeded: there are 16 already.
+  Result<void> cover(std::uint32_t gpu_id);
   /// The process may have so many masked queues, until it ends or executes another program; 0 takes
   /// its lease away, but no queue that it has.
   Result<void> grant(pid_t pid, std::uint32_t masked_queues);

@@ -156,6 +156,11 @@ static __noinline int refuse(__u32 reason, __u32 number, int error) {
   return enforced ? error : 0;
 }
 
+// Masked queues of all processes. Which GPU a call means is in the caller's memory only.
+static __always_inline __s64 limit_of(const struct guard_settings* set) {
+  return (__s64)set->budget * (set->gpu_count > 1 ? set->gpu_count : 1);
+}
+
 // Gives back what a call holds and no queue has taken.
 static __always_inline void release(struct guard_state* counts, struct call* call,
                                     struct holder* holder) {
@@ -204,13 +209,13 @@ static __always_inline int check_mask(struct guard_state* counts, const struct g
     const __s64 in_use = __sync_fetch_and_add(&counts->in_use, 1);
     if (lease == NULL) return refuse(guard_no_lease, set_cu_mask, 0);
     if (taken >= lease->granted) return refuse(guard_lease_used, set_cu_mask, 0);
-    if (in_use >= set->limit) return refuse(guard_budget_used, set_cu_mask, 0);
+    if (in_use >= limit_of(set)) return refuse(guard_budget_used, set_cu_mask, 0);
     return 0;
   }
   if (lease == NULL) return refuse(guard_no_lease, set_cu_mask, -EPERM);
   __u32 reason = guard_lease_used;
   if (take(&holder->taken, lease->granted)) {
-    if (take(&counts->in_use, set->limit)) {
+    if (take(&counts->in_use, limit_of(set))) {
       call->masks = call->holds = 1;
       return 0;
     }

@@ -41,8 +41,10 @@ struct guard_settings {
   __u32 layout;
   __u32 policy;            /* guard_policy */
   __u32 configured_policy; /* of the configuration that installed it */
-  __u32 limit;             /* masked queues of all processes */
-  __u32 kfd_device;        /* dev_t as the kernel keeps it; 0: known by the next */
+  __u32 budget;            /* masked queues of each GPU that an eclipd has */
+  __u32 gpu_count;
+  __u32 gpus[guard_gpus]; /* their ids, the driver's */
+  __u32 kfd_device;       /* dev_t as the kernel keeps it; 0: known by the next */
   __u32 kfd_file_system;
   __u32 accounting; /* guard_accounting */
   __u32 verdict;    /* user space's: by LSM or fmod_ret programs */

@@ -81,7 +81,7 @@ Result<bpf::BudgetGuard> budget_guard(const Config& config) {
   }
   auto installed = bpf::BudgetGuard::install(
       {.policy = config.budget.policy == BudgetTier::enforce ? guard_enforce : guard_audit,
-       .limit = Board::max_streams,
+       .budget = Board::max_streams,
        .gate_render_nodes = config.budget.gate_render_nodes});
   if (!installed) return tl::unexpected(installed.error());
   const auto state = installed->guard.state();

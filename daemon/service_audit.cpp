@@ -59,6 +59,7 @@ Result<std::vector<Service::LedgerEntry>> Service::all_queues() const {
 
 Result<void> Service::take_lease_on_budget(std::size_t streams) {
   if (!guard_) return {};
+  if (auto covered = guard_->cover(device_->topology().driver_id); !covered) return covered;
   if (auto granted = guard_->grant(::getpid(), static_cast<std::uint32_t>(streams)); !granted)
     return granted;
   // An eclipd that has just died may still have its queues: the driver destroys them in its time.

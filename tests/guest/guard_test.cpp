@@ -467,6 +467,18 @@ TEST_F(GuardTest, RemovedItIsGone) {
   begin();
 }
 
+TEST_F(GuardTest, EachGpuWithAnEclipdHasABudget) {
+  EXPECT_EQ(state().limit, 7U);
+  ASSERT_TRUE(guard().cover(11));
+  EXPECT_EQ(state().limit, 7U);
+  ASSERT_TRUE(guard().cover(12));
+  ASSERT_TRUE(guard().cover(11));
+  EXPECT_EQ(state().limit, 14U);
+  ASSERT_TRUE(BudgetGuard::remove());
+  install(guard_enforce);
+  begin();
+}
+
 TEST_F(GuardTest, NoDenialIsLostInAFlood) {
   constexpr int processes = 20;
   constexpr int calls = 200;

@@ -165,6 +165,24 @@ TEST_F(EclipdIoctls, TheBudgetCountsMasksOfOthersAndSaysWhenTheyAreTooMany) {
   EXPECT_TRUE(daemon().says("has 0 CU-masked queues on this GPU now, 1 before"));
 }
 
+TEST_F(EclipdIoctls, QueuesFromBeforeEclipdsStartAreInTheBudgetAsTheDriverListsThem) {
+  gpu_node();
+  const GpuQueue older;
+  NEEDS_PROBE();
+  json budget = control({"budget"});
+  EXPECT_EQ(budget.at("queues"), 8);
+  EXPECT_EQ(budget.at("processes"), 2);
+  ASSERT_EQ(budget.at("holders").size(), 2U);
+  for (const auto& holder : budget.at("holders"))
+    EXPECT_EQ(holder.at("queues_from_before"), holder.at("pid") == ::getpid() ? 1 : 0);
+  const GpuQueue newer;
+  ASSERT_EQ(newer.use_cus(15), HSAKMT_STATUS_SUCCESS);
+  ChildProcess text({ECLIPCTL_PROGRAM, "--socket", socket(), "budget"});
+  EXPECT_EQ(text.wait(), 0);
+  EXPECT_THAT(text.output(), HasSubstr("1 queues are older than what counts here"));
+  EXPECT_THAT(text.output(), HasSubstr("1 to 2"));
+}
+
 TEST_F(EclipdIoctls, WithoutTheProbeTheBudgetKnowsEclipdsOwnQueuesOnly) {
   start();
   const json budget = control({"budget"});

@@ -1,5 +1,5 @@
 // A user of the HSA runtime (unmodified libhsa-runtime64) that makes the GPU fail:
-// hsa_client queue-error KIND | memory-fault | memory-fault-unhandled.
+// hsa_client queue-error KIND | memory-fault | memory-fault-unhandled, or that masks a queue: mask.
 #include <hsa/hsa.h>
 #include <hsa/hsa_ext_amd.h>
 
@@ -106,6 +106,11 @@ class Queue {
                                                  HSA_WAIT_STATE_BLOCKED);
     hsa_signal_destroy(done);
     return value < 1;
+  }
+
+  [[nodiscard]] hsa_status_t mask() const {
+    const std::uint32_t words[2] = {0x7fff, 0};
+    return hsa_amd_queue_cu_set_mask(queue_, 64, words);
   }
 
   Delivery<hsa_status_t> error;
@@ -215,6 +220,14 @@ int memory_fault(bool handled) {
   return EXIT_SUCCESS;
 }
 
+/// What a refused CU mask is to a program.
+int mask() {
+  const Queue queue(gpu_agent());
+  say(queue.mask() == HSA_STATUS_SUCCESS ? "masked" : "not masked");
+  say(queue.works() ? "the queue works" : "the queue is stopped");
+  return EXIT_SUCCESS;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -222,12 +235,13 @@ int main(int argc, char** argv) {
   require(hsa_init(), "hsa_init");
   int status = 2;
   if (command == "queue-error" && argc > 2) status = queue_error(argv[2]);
+  if (command == "mask") status = mask();
   if (command == "memory-fault") status = memory_fault(true);
   if (command == "memory-fault-unhandled") status = memory_fault(false);
   if (status == 2) {
     std::fprintf(stderr,
                  "hsa_client queue-error type|vendor|dimensions|code|workgroup|group-memory | "
-                 "memory-fault | memory-fault-unhandled\n");
+                 "memory-fault | memory-fault-unhandled | mask\n");
   }
   require(hsa_shut_down(), "hsa_shut_down");
   return status;

@@ -63,6 +63,23 @@ TEST_F(KfdsimInjection, AnIoctlFailsForEachProcessAtTheSameCall) {
               HasSubstr("faults injected with seed 0: 6 x ioctl:get_clock_counters,error=EIO"));
 }
 
+// The error numbers with which the budget guard refuses.
+TEST_F(KfdsimInjection, ARefusedMaskIsAnErrorToTheHsaRuntimeAndNothingWorse) {
+  for (const char* error : {"EPERM", "EBUSY"}) {
+    SCOPED_TRACE(error);
+    const auto outcome =
+        run({"--fault", std::string("ioctl:set_cu_mask,error=") + error}, HSA_CLIENT " mask");
+    EXPECT_EQ(outcome.status, 0) << outcome.said;
+    EXPECT_EQ(outcome.lines, (std::vector<std::string>{"not masked", "the queue works"}));
+    // HSA_CU_MASK, which the runtime sets by itself, is then not in force; nothing says so.
+    const auto all = run({"--fault", std::string("ioctl:set_cu_mask,error=") + error},
+                         "HSA_CU_MASK=0:0-14 " HSA_CLIENT " mask");
+    EXPECT_EQ(all.status, 0) << all.said;
+    EXPECT_EQ(all.lines, (std::vector<std::string>{"not masked", "the queue works"}));
+  }
+  EXPECT_EQ(run({}, HSA_CLIENT " mask").lines.front(), "masked");
+}
+
 TEST_F(KfdsimInjection, SeedsDecideAndRepeat) {
   const auto pattern = [](const char* seed) {
     // Both processes at once: their calls mix in any order.
