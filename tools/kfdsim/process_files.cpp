@@ -62,7 +62,7 @@ class Steps {
 };
 
 fs::path staging_place() {
-  const fs::path place = fs::path(staging_directory) / "one";
+  fs::path place = fs::path(staging_directory) / "one";
   std::error_code error;
   fs::create_directories(staging_directory, error);
   fs::remove_all(place, error);
