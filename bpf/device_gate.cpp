@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <string>
 
 #include "bpf/maps.h"
 #include "bpf/pins.h"
@@ -22,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kfd_device = "/dev/kfd";
+
 struct DestroyGate {
   void operator()(gate_bpf* skeleton) const { gate_bpf__destroy(skeleton); }
 };
@@ -30,10 +33,10 @@ struct DestroyGate {
 
 Result<void> DeviceGate::install(const Options& options) {
   struct stat kfd {};
-  if (::stat(options.kfd.c_str(), &kfd) != 0) return fail_errno(errno, "examine " + options.kfd);
+  if (::stat(kfd_device, &kfd) != 0) return fail_errno(errno, std::string("examine ") + kfd_device);
   if (!S_ISCHR(kfd.st_mode))
     return fail(Errc::invalid_argument,
-                options.kfd + " is no character device: opening it cannot be gated");
+                std::string(kfd_device) + " is no character device: opening it cannot be gated");
   const UniqueFd cgroup(::open(options.cgroup.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!cgroup) return fail_errno(errno, "open the cgroup " + options.cgroup.string());
   struct statfs status {};
@@ -44,11 +47,11 @@ Result<void> DeviceGate::install(const Options& options) {
   gate_state state{};
   state.major = major(kfd.st_rdev);
   state.minor = minor(kfd.st_rdev);
-  state.gates_render_nodes = options.gate_render_nodes ? 1 : 0;
+  state.gates_drm_devices = options.gate_drm_devices ? 1 : 0;
   const std::string name = options.cgroup.string();
   std::copy_n(name.begin(), std::min(name.size(), sizeof state.cgroup - 1), state.cgroup);
 
-  const auto locked = make_pin_directory(options.directory);
+  const auto locked = make_pin_directory(fs::path(directory));
   if (!locked) return tl::unexpected(locked.error());
   quiet_libbpf();
   const std::unique_ptr<gate_bpf, DestroyGate> skeleton(gate_bpf__open_and_load());
@@ -62,22 +65,22 @@ Result<void> DeviceGate::install(const Options& options) {
       bpf_program__attach_cgroup(skeleton->progs.refuse_device, cgroup.get());
   if (skeleton->links.refuse_device == nullptr)
     return fail_errno(errno, "attach the gate to " + options.cgroup.string());
-  if (auto removed = remove_pins(options.directory); !removed) return removed;
-  const std::string map = options.directory / "gate";
-  const std::string link = options.directory / "link_refuse_device";
+  if (auto removed = remove_pins(fs::path(directory)); !removed) return removed;
+  const std::string map = fs::path(directory) / "gate";
+  const std::string link = fs::path(directory) / "link_refuse_device";
   int error = bpf_map__pin(skeleton->maps.gate, map.c_str());
   if (error == 0) error = bpf_link__pin(skeleton->links.refuse_device, link.c_str());
   if (error == 0) return {};
-  [[maybe_unused]] const auto removed = remove_pins(options.directory);
-  return fail_errno(-error, "pin the gate in " + options.directory.string());
+  [[maybe_unused]] const auto removed = remove_pins(fs::path(directory));
+  return fail_errno(-error, "pin the gate in " + std::string(directory));
 }
 
-Result<bool> DeviceGate::remove(const fs::path& directory) {
+Result<bool> DeviceGate::remove() {
   return remove_pin_directory(directory);
 }
 
-Result<gate_state> DeviceGate::state(const fs::path& directory) {
-  const UniqueFd map(::bpf_obj_get((directory / "gate").c_str()));
+Result<gate_state> DeviceGate::state() {
+  const UniqueFd map(::bpf_obj_get((fs::path(directory) / "gate").c_str()));
   if (!map && errno == ENOENT) return fail(Errc::not_found, "there is no device gate");
   if (!map) return fail_errno(errno, "open the device gate");
   return only_value<gate_state>(map.get(), "read the device gate");

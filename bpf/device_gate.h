@@ -3,7 +3,6 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
 
 #include "bpf/guard.h"
 #include "ipc/result.h"
@@ -12,21 +11,19 @@ namespace eclip::bpf {
 
 class DeviceGate {
  public:
-  static constexpr const char* default_directory = "/sys/fs/bpf/eclip-gate";
+  static constexpr const char* directory = "/sys/fs/bpf/eclip-gate";
 
   struct Options {
     std::filesystem::path cgroup;  ///< of version 2; its children are gated too
-    std::string kfd = "/dev/kfd";
-    std::filesystem::path directory = default_directory;
-    bool gate_render_nodes = false;
+    bool gate_drm_devices = false;
   };
   /// Replaces a gate that is there. Errc::invalid_argument: no cgroup, or /dev/kfd is no device;
   /// Errc::unsupported: the kernel refuses the program. Others: the system's.
   static Result<void> install(const Options& options);
   /// Whether there was one.
-  static Result<bool> remove(const std::filesystem::path& directory = default_directory);
+  static Result<bool> remove();
   /// Errc::not_found when there is none. Others: the system's.
-  static Result<gate_state> state(const std::filesystem::path& directory = default_directory);
+  static Result<gate_state> state();
 };
 
 }  // namespace eclip::bpf

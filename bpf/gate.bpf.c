@@ -8,7 +8,6 @@
 #include "guard.h"
 
 #define DRM_MAJOR 226
-#define FIRST_RENDER_NODE 128
 #define OPENS ((BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE) << 16)
 
 struct {
@@ -26,8 +25,7 @@ int refuse_device(struct bpf_cgroup_dev_ctx* access) {
       !(access->access_type & OPENS))
     return 1;
   const int is_kfd = access->major == state->major && access->minor == state->minor;
-  const int is_render_node = access->major == DRM_MAJOR && access->minor >= FIRST_RENDER_NODE;
-  if (!is_kfd && !(is_render_node && state->gates_render_nodes)) return 1;
+  if (!is_kfd && !(access->major == DRM_MAJOR && state->gates_drm_devices)) return 1;
   __sync_fetch_and_add(&state->refused, 1);
   return 0;
 }

@@ -22,11 +22,11 @@
 
 #define SYS_IOCTL 16
 #define SYS_IOCTL_32 54
+#define SYS_IOCTL_X32 (0x40000000 | 514)
 #define KFD_IOC_TYPE 'K'
 #define S_IFMT 0170000
 #define S_IFCHR 0020000
 #define DRM_MAJOR 226
-#define FIRST_RENDER_NODE 128
 #define PTRACE_MODE_ATTACH 2
 
 // The driver dispatches on this byte of the command alone.
@@ -68,6 +68,15 @@ struct {
   __type(value, struct guard_denial);
 } denials SEC(".maps");
 
+// Where results count: what a process's calls have taken, until it ends. Not in the leader's
+// storage, which goes when another thread executes a program.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, guard_max_committed);
+  __type(key, struct guard_process);
+  __type(value, __s64);
+} committed SEC(".maps");
+
 // What a process has; of its leader.
 struct holder {
   __s64 taken;      // masked queues, and calls under way that may add one
@@ -75,6 +84,7 @@ struct holder {
   __s64 alive;      // compute queues
   __s64 creating;   // calls under way that may add a queue without a mask
   __s64 repeating;  // calls under way that may only change the mask of a masked queue
+  __u64 owner;      // the driver's record of the process, whose queues these are
   __u32 is_known;   // all its queues were seen
   __u32 reserved;
 };
@@ -88,11 +98,11 @@ struct {
 // The guarded call that a thread is in.
 struct call {
   __u32 is_checked;
-  __u32 masks;
   __u32 holds;    // one of the budget, until a queue has it
   __u32 creates;  // counted in holder.creating
   __u32 repeats;  // counted in holder.repeating
-  __u32 queue;    // where the driver's functions are probed
+  __u32 reserved;
+  __u32 queue;  // where the driver's functions are probed
   __u64 owner;
 };
 struct {
@@ -133,13 +143,11 @@ static __always_inline int is_kfd(struct file* file, __u32 command,
   return (command >> 8 & 0xff) == KFD_IOC_TYPE && inode->i_sb->s_dev == set->kfd_file_system;
 }
 
-// Counts a refusal, or what would be one. What the caller gets.
+// Counts a refusal, or in audit (error 0) what would be one. What the caller gets.
 static __noinline int refuse(__u32 reason, __u32 number, int error) {
-  const struct guard_settings* set = the_settings();
   struct guard_state* counts = the_state();
-  if (set == NULL || counts == NULL || reason >= guard_reasons) return error;
-  const int enforced = set->policy == guard_enforce;
-  __sync_fetch_and_add(enforced ? &counts->refused[reason] : &counts->audited[reason], 1);
+  if (counts == NULL || reason >= guard_reasons) return error;
+  __sync_fetch_and_add(error != 0 ? &counts->refused[reason] : &counts->audited[reason], 1);
   const struct guard_process process = process_of(bpf_get_current_task_btf());
   struct guard_denial* denial = bpf_map_lookup_elem(&denials, &process);
   if (denial == NULL) {
@@ -151,9 +159,9 @@ static __noinline int refuse(__u32 reason, __u32 number, int error) {
   if (denial != NULL) {
     denial->reason = reason;
     denial->number = number;
-    __sync_fetch_and_add(enforced ? &denial->refused : &denial->audited, 1);
+    __sync_fetch_and_add(error != 0 ? &denial->refused : &denial->audited, 1);
   }
-  return enforced ? error : 0;
+  return error;
 }
 
 // Masked queues of all processes. Which GPU a call means is in the caller's memory only.
@@ -170,7 +178,7 @@ static __always_inline void release(struct guard_state* counts, struct call* cal
     if (call->creates) __sync_fetch_and_add(&holder->creating, -1);
     if (call->repeats) __sync_fetch_and_add(&holder->repeating, -1);
   }
-  call->is_checked = call->masks = call->holds = call->creates = call->repeats = 0;
+  call->is_checked = call->holds = call->creates = call->repeats = 0;
 }
 
 // Takes one of what is limited. Nothing is taken meanwhile by a call that fails, but where too many
@@ -191,42 +199,44 @@ static __always_inline int take(__s64* taken, __s64 limit) {
 static __always_inline int repeats_only(struct call* call, struct holder* holder) {
   __sync_fetch_and_add(&holder->repeating, 1);
   call->repeats = 1;
-  if (holder->is_known && __sync_fetch_and_add(&holder->creating, 0) == 0 &&
-      *(volatile __s64*)&holder->masked > 0 &&
-      *(volatile __s64*)&holder->masked == *(volatile __s64*)&holder->alive)
-    return 1;
+  if (holder->is_known && __sync_fetch_and_add(&holder->creating, 0) == 0) {
+    // From here on both only fall, a queue's mask before the queue: in this order they cannot be
+    // equal by chance.
+    const __s64 alive = __sync_fetch_and_add(&holder->alive, 0);
+    const __s64 masked = __sync_fetch_and_add(&holder->masked, 0);
+    if (masked > 0 && masked == alive) return 1;
+  }
   call->repeats = 0;
   __sync_fetch_and_add(&holder->repeating, -1);
   return 0;
 }
 
 static __always_inline int check_mask(struct guard_state* counts, const struct guard_settings* set,
-                                      struct call* call, struct holder* holder,
+                                      int enforce, struct call* call, struct holder* holder,
                                       const struct guard_lease* lease) {
-  if (set->policy != guard_enforce) {
-    call->masks = call->holds = 1;
+  __u32 reason = guard_no_lease;
+  if (!enforce) {
+    call->holds = 1;
     const __s64 taken = __sync_fetch_and_add(&holder->taken, 1);
     const __s64 in_use = __sync_fetch_and_add(&counts->in_use, 1);
-    if (lease == NULL) return refuse(guard_no_lease, set_cu_mask, 0);
-    if (taken >= lease->granted) return refuse(guard_lease_used, set_cu_mask, 0);
-    if (in_use >= limit_of(set)) return refuse(guard_budget_used, set_cu_mask, 0);
-    return 0;
-  }
-  if (lease == NULL) return refuse(guard_no_lease, set_cu_mask, -EPERM);
-  __u32 reason = guard_lease_used;
-  if (take(&holder->taken, lease->granted)) {
-    if (take(&counts->in_use, limit_of(set))) {
-      call->masks = call->holds = 1;
-      return 0;
+    if (lease != NULL) {
+      if (taken < lease->granted && in_use < limit_of(set)) return 0;
+      reason = taken >= lease->granted ? guard_lease_used : guard_budget_used;
     }
-    __sync_fetch_and_add(&holder->taken, -1);
-    reason = guard_budget_used;
+  } else if (lease != NULL) {
+    reason = guard_lease_used;
+    if (take(&holder->taken, lease->granted)) {
+      if (take(&counts->in_use, limit_of(set))) {
+        call->holds = 1;
+        return 0;
+      }
+      __sync_fetch_and_add(&holder->taken, -1);
+      reason = guard_budget_used;
+    }
   }
-  if (set->accounting == guard_by_functions && repeats_only(call, holder)) {
-    call->masks = 1;
+  if (lease != NULL && set->accounting == guard_by_functions && repeats_only(call, holder))
     return 0;
-  }
-  return refuse(reason, set_cu_mask, -EBUSY);
+  return refuse(reason, set_cu_mask, !enforce ? 0 : lease == NULL ? -EPERM : -EBUSY);
 }
 
 static __always_inline int verdict(struct file* file, __u32 command) {
@@ -236,6 +246,7 @@ static __always_inline int verdict(struct file* file, __u32 command) {
   const __u32 number = NUMBER(command);
   if (number != create_queue && number != set_cu_mask && number != criu) return 0;
 
+  const int enforce = set->policy == guard_enforce;
   struct task_struct* task = bpf_get_current_task_btf();
   struct task_struct* leader = task->group_leader;
   __sync_fetch_and_add(&counts->checked, 1);
@@ -248,16 +259,23 @@ static __always_inline int verdict(struct file* file, __u32 command) {
   struct holder first = {.is_known = leader->start_boottime > set->installed_ns};
   struct holder* holder =
       bpf_task_storage_get(&holders, leader, &first, BPF_LOCAL_STORAGE_GET_F_CREATE);
-  if (call == NULL || holder == NULL) return refuse(guard_no_memory, number, -ENOMEM);
+  if (call == NULL || holder == NULL) return refuse(guard_no_memory, number, enforce ? -ENOMEM : 0);
   release(counts, call, holder);  // of a call that never came to the driver
-  call->is_checked = 1;
-  if (number == criu) return refuse(guard_restore, criu, -EPERM);
-  if (number == set_cu_mask) return check_mask(counts, set, call, holder, lease);
-  call->creates = 1;
-  __sync_fetch_and_add(&holder->creating, 1);
-  if (__sync_fetch_and_add(&holder->repeating, 0) == 0) return 0;
-  release(counts, call, holder);
-  return -EAGAIN;  // a moment: libhsakmt makes the call again
+  int result = 0;
+  if (number == criu) {
+    result = refuse(guard_restore, criu, enforce ? -EPERM : 0);
+  } else if (number == set_cu_mask) {
+    result = check_mask(counts, set, enforce, call, holder, lease);
+  } else {
+    call->creates = 1;
+    __sync_fetch_and_add(&holder->creating, 1);
+    if (__sync_fetch_and_add(&holder->repeating, 0) != 0) {
+      release(counts, call, holder);
+      result = -EAGAIN;  // a moment: libhsakmt makes the call again
+    }
+  }
+  call->is_checked = result == 0;
+  return result;
 }
 
 static __always_inline int ptrace_verdict(struct task_struct* target, unsigned int mode) {
@@ -268,20 +286,17 @@ static __always_inline int ptrace_verdict(struct task_struct* target, unsigned i
   // A simulated driver is a process, which reaches into its clients.
   const struct guard_settings* set = the_settings();
   if (set == NULL || set->kfd_device == 0) return 0;
-  return refuse(guard_ptrace, 0, -EPERM);
+  return refuse(guard_ptrace, 0, set->policy == guard_enforce ? -EPERM : 0);
 }
 
 static __always_inline int open_verdict(struct file* file) {
   const struct guard_settings* set = the_settings();
-  if (set == NULL || !set->gate_render_nodes) return 0;
+  if (set == NULL || !set->gates_drm_devices) return 0;
   struct inode* inode = file->f_inode;
-  const __u32 device = inode->i_rdev;
-  if ((inode->i_mode & S_IFMT) != S_IFCHR || device >> 20 != DRM_MAJOR ||
-      (device & 0xfffff) < FIRST_RENDER_NODE)
-    return 0;
+  if ((inode->i_mode & S_IFMT) != S_IFCHR || inode->i_rdev >> 20 != DRM_MAJOR) return 0;
   struct task_struct* leader = bpf_get_current_task_btf()->group_leader;
   if (bpf_task_storage_get(&leases, leader, NULL, 0) != NULL) return 0;
-  return refuse(guard_render_node, 0, -EACCES);
+  return refuse(guard_drm_device, 0, set->policy == guard_enforce ? -EACCES : 0);
 }
 
 // Verdicts. What another module has refused stays refused.
@@ -344,7 +359,10 @@ static __always_inline void begins(__u32 command) {
   if (number != create_queue && number != set_cu_mask && number != criu) return;
   const struct call* call = call_of(bpf_get_current_task_btf());
   struct guard_state* counts = the_state();
-  if (counts != NULL && (call == NULL || !call->is_checked))
+  if (counts == NULL) return;
+  if (call != NULL && call->is_checked)
+    __sync_fetch_and_add(&counts->reached, 1);
+  else
     __sync_fetch_and_add(&counts->unchecked, 1);
 }
 
@@ -356,35 +374,39 @@ static __always_inline void returns(void) {
   release(counts, call, holder_of(task));
 }
 
-// The driver has set a mask.
+// The driver has set a mask. Counts whatever the verdict knew of the call.
 static __always_inline void changed(__u64 owner, __u32 queue, long result) {
+  if (result != 0) return;
   struct task_struct* task = bpf_get_current_task_btf();
   struct call* call = call_of(task);
-  if (result != 0 || call == NULL || !call->masks) return;
   struct guard_state* counts = the_state();
   struct holder* holder = holder_of(task);
-  if (counts == NULL || holder == NULL) return;
+  if (counts == NULL) return;
   struct guard_queues* of = queues_of(owner);
   const __u32 word = word_of(queue);
+  const __u64 bit = 1ULL << (queue % 64);
   if (of == NULL || word >= guard_queue_words) {
     __sync_fetch_and_add(&counts->unaccounted, 1);
-    call->holds = 0;
+    if (call != NULL) call->holds = 0;
     return;
   }
-  const __u64 bit = 1ULL << (queue % 64);
   if (of->other[word] & bit) return;
   if (__sync_fetch_and_or(&of->masked[word], bit) & bit) return;
-  if (!call->holds) {  // cannot be: it was to repeat only
+  if (call != NULL && call->holds) {
+    call->holds = 0;
+  } else {
     __sync_fetch_and_add(&counts->unchecked, 1);
     __sync_fetch_and_add(&counts->in_use, 1);
-    __sync_fetch_and_add(&holder->taken, 1);
+    if (holder != NULL) __sync_fetch_and_add(&holder->taken, 1);
   }
-  call->holds = 0;
+  if (holder == NULL) return;
+  if (holder->owner == 0) holder->owner = owner;
   __sync_fetch_and_add(&holder->masked, 1);
 }
 
 static __always_inline void destroyed(__u64 owner, __u32 queue, long result) {
-  if (result != 0 && result != -ETIME) return;  // the driver forgets it in these two cases
+  // In these cases the driver forgets it.
+  if (result != 0 && result != -ETIME && result != -EIO) return;
   struct guard_state* counts = the_state();
   struct guard_queues* of = bpf_map_lookup_elem(&queues, &owner);
   const __u32 word = word_of(queue);
@@ -395,7 +417,8 @@ static __always_inline void destroyed(__u64 owner, __u32 queue, long result) {
   const int was_alive = (__sync_fetch_and_and(&of->alive[word], ~bit) & bit) != 0;
   const int was_masked = (__sync_fetch_and_and(&of->masked[word], ~bit) & bit) != 0;
   if (was_masked) __sync_fetch_and_add(&counts->in_use, -1);
-  if (holder == NULL) return;
+  // Queues from before an exec are not the new program's.
+  if (holder == NULL || holder->owner != owner) return;
   if (was_masked) __sync_fetch_and_add(&holder->taken, -1);
   // The mask first: never fewer without a mask than there are.
   if (was_masked) __sync_fetch_and_add(&holder->masked, -1);
@@ -447,6 +470,7 @@ int BPF_PROG(queue_created, struct queue* queue) {
     __sync_fetch_and_or(&of->other[word], bit);
     return 0;
   }
+  __sync_fetch_and_and(&of->other[word], ~bit);
   __u32 gpu_id;
   if (bpf_core_type_exists(struct kfd_node))
     gpu_id = ((struct kfd_node*)queue->device)->id;
@@ -459,8 +483,9 @@ int BPF_PROG(queue_created, struct queue* queue) {
     break;
   }
   struct holder* holder = holder_of(bpf_get_current_task_btf());
-  if (!(__sync_fetch_and_or(&of->alive[word], bit) & bit) && holder != NULL)
-    __sync_fetch_and_add(&holder->alive, 1);
+  if ((__sync_fetch_and_or(&of->alive[word], bit) & bit) || holder == NULL) return 0;
+  if (holder->owner == 0) holder->owner = owner;
+  __sync_fetch_and_add(&holder->alive, 1);
   return 0;
 }
 SEC("fexit/pqm_update_mqd")
@@ -530,10 +555,23 @@ int BPF_KPROBE(probe_gone, void* owner) {
 // change has taken stays taken until its process ends.
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_returns, struct pt_regs* regs, long result) {
-  if (regs->orig_ax != SYS_IOCTL && regs->orig_ax != SYS_IOCTL_32) return 0;
-  struct call* call = call_of(bpf_get_current_task_btf());
+  if (regs->orig_ax != SYS_IOCTL && regs->orig_ax != SYS_IOCTL_32 && regs->orig_ax != SYS_IOCTL_X32)
+    return 0;
+  struct task_struct* task = bpf_get_current_task_btf();
+  struct call* call = call_of(task);
   if (call == NULL) return 0;
-  if (result >= 0) call->holds = 0;
+  if (result >= 0 && call->holds) {
+    call->holds = 0;
+    const struct guard_process process = process_of(task);
+    const __s64 none = 0;
+    bpf_map_update_elem(&committed, &process, &none, BPF_NOEXIST);
+    __s64* taken = bpf_map_lookup_elem(&committed, &process);
+    struct guard_state* counts = the_state();
+    if (taken != NULL)
+      __sync_fetch_and_add(taken, 1);
+    else if (counts != NULL)
+      __sync_fetch_and_add(&counts->unaccounted, 1);
+  }
   returns();
   return 0;
 }
@@ -542,31 +580,28 @@ int BPF_PROG(call_returns, struct pt_regs* regs, long result) {
 // keeps them while the device is open, where that was not closed with exec.
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_executes, struct task_struct* task, int pid_before) {
-  const struct guard_settings* set = the_settings();
   bpf_task_storage_delete(&leases, task);
   // A thread that was not the leader is it now, and without the records that the leader had.
   const __u64 create = pid_before != task->pid ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0;
   struct holder* holder = bpf_task_storage_get(&holders, task, NULL, create);
-  if (holder == NULL || set == NULL) return 0;
+  if (holder == NULL) return 0;
   holder->is_known = 0;
-  // What it has taken is counted with the queues, where these are known.
-  if (set->accounting != guard_by_returns) holder->taken = 0;
+  holder->owner = 0;
+  holder->taken = 0;  // what it had is counted elsewhere
   return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(thread_exits, struct task_struct* task) {
   returns();
-  const struct guard_settings* set = the_settings();
   struct guard_state* counts = the_state();
-  if (task->signal->live.counter != 0 || set == NULL || counts == NULL) return 0;
-  struct task_struct* leader = task->group_leader;
-  struct holder* holder = bpf_task_storage_get(&holders, leader, NULL, 0);
-  if (holder == NULL) return 0;
-  const __s64 taken = holder->taken;
+  if (task->signal->live.counter != 0 || counts == NULL) return 0;
+  const struct guard_process process = process_of(task);
+  const __s64* taken = bpf_map_lookup_elem(&committed, &process);
+  if (taken == NULL) return 0;
+  const __s64 left = *taken;
   // Threads that end at the same time may all find themselves the last.
-  if (bpf_task_storage_delete(&holders, leader) == 0 && set->accounting == guard_by_returns)
-    __sync_fetch_and_add(&counts->in_use, -taken);
+  if (bpf_map_delete_elem(&committed, &process) == 0) __sync_fetch_and_add(&counts->in_use, -left);
   return 0;
 }
 

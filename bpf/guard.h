@@ -10,6 +10,7 @@
 enum {
   guard_layout = 1,
   guard_max_processes = 1024, /* that have queues: twice what the driver permits */
+  guard_max_committed = 4096, /* processes whose calls count by their results */
   guard_max_denied = 1024,    /* processes that were refused something, the latest */
   guard_queue_words = 16,     /* 64 queues each: the driver gives a process 1024 at most */
   guard_gpus = 16,            /* of a process; queues on further ones have none */
@@ -31,7 +32,7 @@ enum guard_reason {
   guard_budget_used = 2, /* as many as the GPUs' budget */
   guard_restore = 3,     /* CRIU restores queues with their masks */
   guard_ptrace = 4,      /* of a process with a lease */
-  guard_render_node = 5, /* opened without a lease */
+  guard_drm_device = 5,  /* opened without a lease */
   guard_no_memory = 6,   /* for the guard's own records */
   guard_reasons = 7,
 };
@@ -48,9 +49,9 @@ struct guard_settings {
   __u32 kfd_file_system;
   __u32 accounting; /* guard_accounting */
   __u32 verdict;    /* user space's: by LSM or fmod_ret programs */
-  __u32 gate_render_nodes;
+  __u32 gates_drm_devices;
   __u32 complete;     /* 1: all links are pinned */
-  __u64 installed_ns; /* CLOCK_BOOTTIME */
+  __u64 installed_ns; /* CLOCK_BOOTTIME when all was attached; until then the end of time */
 };
 
 /* The one value of the map `state`: the programs write. */
@@ -58,6 +59,7 @@ struct guard_state {
   __s64 in_use;      /* masked queues of all processes, and calls under way that may add one */
   __u64 checked;     /* calls that the guard has looked at */
   __u64 self_tests;  /* of these refused because they were meant to be */
+  __u64 reached;     /* of these the driver's function has been called for */
   __u64 unchecked;   /* calls that reached the driver past the guard: never */
   __u64 unaccounted; /* queues that there was no room to note; they stay in use */
   __u64 refused[guard_reasons];
@@ -104,7 +106,7 @@ struct gate_state {
   __u64 refused; /* opens */
   __u32 major;   /* of the KFD's device */
   __u32 minor;
-  __u32 gates_render_nodes; /* user space writes these */
+  __u32 gates_drm_devices; /* user space writes these */
   __u32 reserved;
   char cgroup[256];
 };

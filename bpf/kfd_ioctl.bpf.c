@@ -17,6 +17,7 @@
 
 #define SYS_IOCTL 16
 #define SYS_IOCTL_32 54 /* of a system call that 32-bit programs make, as by int 0x80 */
+#define SYS_IOCTL_X32 (0x40000000 | 514)
 #define TS_COMPAT 2
 #define KFD_IOC_TYPE 'K'
 
@@ -218,7 +219,7 @@ int BPF_PROG(function_ends, struct file* file, unsigned int command, unsigned lo
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(call_begins, struct pt_regs* regs, long id) {
-  if (id != SYS_IOCTL && id != SYS_IOCTL_32) return 0;
+  if (id != SYS_IOCTL && id != SYS_IOCTL_32 && id != SYS_IOCTL_X32) return 0;
   struct task_struct* task = bpf_get_current_task_btf();
   const int is_32_bit = (task->thread_info.status & TS_COMPAT) != 0;
   if (is_32_bit != (id == SYS_IOCTL_32)) return 0;
@@ -232,7 +233,7 @@ int BPF_PROG(call_begins, struct pt_regs* regs, long id) {
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_ends, struct pt_regs* regs, long result) {
-  if (regs->orig_ax == SYS_IOCTL || regs->orig_ax == SYS_IOCTL_32)
+  if (regs->orig_ax == SYS_IOCTL || regs->orig_ax == SYS_IOCTL_32 || regs->orig_ax == SYS_IOCTL_X32)
     ends(bpf_get_current_task_btf(), result);
   return 0;
 }

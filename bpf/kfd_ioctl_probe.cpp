@@ -8,8 +8,6 @@
 #include "bpf/pins.h"
 
 namespace eclip::bpf {
-namespace {}  // namespace
-
 void KfdIoctlProbe::Destroy::operator()(kfd_ioctl_bpf* skeleton) const {
   kfd_ioctl_bpf__destroy(skeleton);
 }

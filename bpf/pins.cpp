@@ -36,10 +36,16 @@ int print_if_asked(libbpf_print_level, const char* format, va_list arguments) {
 }  // namespace
 
 Result<UniqueFd> lock_pin_directory(const fs::path& directory) {
-  UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::flock(fd.get(), LOCK_EX) != 0)
-    return fail_errno(errno, "lock " + directory.string());
-  return fd;
+  while (true) {
+    UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    struct stat locked {};
+    struct stat there {};
+    if (!fd || ::flock(fd.get(), LOCK_EX) != 0 || ::fstat(fd.get(), &locked) != 0 ||
+        ::stat(directory.c_str(), &there) != 0)
+      return fail_errno(errno, "lock " + directory.string());
+    // Whoever had the lock may have removed it.
+    if (locked.st_ino == there.st_ino) return fd;
+  }
 }
 
 Result<UniqueFd> make_pin_directory(const fs::path& directory) {
@@ -63,7 +69,9 @@ Result<void> remove_pins(const fs::path& directory) {
 
 Result<bool> remove_pin_directory(const fs::path& directory) {
   std::error_code error;
-  if (!fs::exists(directory, error)) return false;
+  const bool exists = fs::exists(directory, error);
+  if (error) return tl::unexpected(Error{error, "examine " + directory.string()});
+  if (!exists) return false;
   if (auto checked = check_bpf_file_system(directory); !checked)
     return tl::unexpected(checked.error());
   const auto locked = lock_pin_directory(directory);

@@ -1,6 +1,6 @@
 # What every target of the project shares: warnings as errors, sanitizers, the include root.
 option(ECLIP_TESTS "Build the tests" ON)
-option(ECLIP_FUZZ "Build only what the fuzz targets need, instrumented for libFuzzer (clang)" OFF)
+option(ECLIP_FUZZ "Build the fuzz targets too, and all else instrumented for them (clang)" OFF)
 option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
 option(ECLIP_TESTPOINTS "Compile the points where tests kill the process (ipc/testpoint.h)" OFF)
 set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
@@ -21,6 +21,11 @@ if(ECLIP_SANITIZE)
   target_compile_options(eclip_build_flags INTERFACE
     -fsanitize=${ECLIP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(eclip_build_flags INTERFACE -fsanitize=${ECLIP_SANITIZE})
+  # Compilers have macros of their own, and different ones.
+  target_compile_definitions(eclip_build_flags INTERFACE ECLIP_SANITIZED)
+  if(ECLIP_SANITIZE MATCHES "address")
+    target_compile_definitions(eclip_build_flags INTERFACE ECLIP_SANITIZE_ADDRESS)
+  endif()
   if(ECLIP_SANITIZE MATCHES "thread")
     # std::atomic_thread_fence is outside what GCC's TSan models; the code that needs one says so.
     target_compile_options(eclip_build_flags INTERFACE -Wno-tsan)

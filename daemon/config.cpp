@@ -230,7 +230,7 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
     config.budget.policy = policy == "off"     ? BudgetTier::off
                            : policy == "audit" ? BudgetTier::audit
                                                : BudgetTier::enforce;
-  budget.read("gate_render_nodes", config.budget.gate_render_nodes);
+  budget.read("gate_drm_devices", config.budget.gate_drm_devices);
   TableReader probes(root, "probes", source);
   probes.read("measure_ioctls", config.probes.measure_ioctls);
 

@@ -65,7 +65,7 @@ struct Config {
   struct {
     /// What happens to CU masks that nobody has leased; off: no guard is installed.
     BudgetTier::Policy policy = BudgetTier::off;
-    bool gate_render_nodes = false;  ///< only processes with a lease may open one
+    bool gate_drm_devices = false;  ///< only processes with a lease may open one
   } budget;
   struct {
     bool measure_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry

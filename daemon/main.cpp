@@ -15,14 +15,13 @@
 #include <iostream>
 #include <string_view>
 
-#include "bpf/budget_guard.h"
 #include "daemon/config.h"
 #include "daemon/control_server.h"
 #include "daemon/kfd_device.h"
+#include "daemon/probes.h"
 #include "daemon/sandbox.h"
 #include "daemon/service.h"
 #include "daemon/supervisor.h"
-#include "ipc/board.h"
 
 namespace {
 
@@ -68,29 +67,6 @@ void raise_descriptor_limit() {
     spdlog::warn("raise the limit of descriptors: {}", std::generic_category().message(errno));
 }
 
-/// The guard of the budget: as configured, or one that is there. The error: why there is none.
-Result<bpf::BudgetGuard> budget_guard(const Config& config) {
-  if (config.budget.policy == BudgetTier::off) {
-    if (!bpf::BudgetGuard::is_installed())
-      return fail(Errc::unsupported,
-                  "no budget guard: budget.policy = \"off\" in eclipd's configuration");
-    spdlog::info(
-        "a budget guard is installed, and used though budget.policy is \"off\"; eclipctl "
-        "budget guard off removes it");
-    return bpf::BudgetGuard::open();
-  }
-  auto installed = bpf::BudgetGuard::install(
-      {.policy = config.budget.policy == BudgetTier::enforce ? guard_enforce : guard_audit,
-       .budget = Board::max_streams,
-       .gate_render_nodes = config.budget.gate_render_nodes});
-  if (!installed) return tl::unexpected(installed.error());
-  const auto state = installed->guard.state();
-  if (!state) return tl::unexpected(state.error());
-  spdlog::info("budget guard {}, policy {}: {}", installed->taken_over ? "taken over" : "installed",
-               state->policy == guard_enforce ? "enforce" : "audit", bpf::describe(state->tier));
-  return std::move(installed->guard);
-}
-
 /// The serving process, from its start to its end.
 ServingEnd serve(const Config& config, int listening_fd, const std::function<void()>& ready) {
   const auto say = [](const Error& error, ServingEnd end) {
@@ -106,22 +82,17 @@ ServingEnd serve(const Config& config, int listening_fd, const std::function<voi
   if (!signal_fd)
     return say(Error{std::error_code(errno, std::generic_category()), "create a signalfd"},
                ServingEnd::failed);
-  const SandboxNeeds needs{.bpf = config.probes.measure_ioctls ||
-                                  config.budget.policy != BudgetTier::off ||
-                                  bpf::BudgetGuard::is_installed()};
+  Probes probes = attach_probes(config);
+  const SandboxNeeds needs{.bpf = probes.guard || probes.ioctls};
   if (config.daemon.sandbox)
     if (auto dropped = drop_capabilities(needs); !dropped)
       return say(dropped.error(), ServingEnd::failed);
   const auto end_of = [](const Error& error) {
     return error.code == Errc::device_failed ? ServingEnd::gpu_missing : ServingEnd::failed;
   };
-  // Before libhsakmt has threads: the guard is tried out by a child.
-  auto guard = budget_guard(config);
-  if (!guard && config.budget.policy != BudgetTier::off)
-    spdlog::warn("CU masks are not held to the budget: {}", guard.error().message());
   auto device = KfdDevice::open(config.gpu.node);
   if (!device) return say(device.error(), end_of(device.error()));
-  auto service = Service::create(config, std::move(*device), std::move(guard));
+  auto service = Service::create(config, std::move(*device), std::move(probes));
   if (!service) return say(service.error(), end_of(service.error()));
   if (config.daemon.sandbox)
     if (auto filtered = filter_system_calls(needs); !filtered)

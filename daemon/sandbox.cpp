@@ -18,8 +18,6 @@
 namespace eclip::daemon {
 namespace {
 
-constexpr std::array bpf_capabilities{CAP_BPF, CAP_PERFMON};
-
 // clang-format off
 constexpr std::array allowed{
     // memory, the workers' included
@@ -114,21 +112,20 @@ int add_conditional_rules(scmp_filter_ctx filter) {
 Result<void> drop_capabilities(const SandboxNeeds& needs) {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_errno(errno, "set NoNewPrivs");
   const auto needed = [&needs](cap_value_t capability) {
-    return needs.bpf && (capability == bpf_capabilities[0] || capability == bpf_capabilities[1]);
+    return needs.bpf && capability == CAP_BPF;
   };
   // Without CAP_SETPCAP the bounding set stays as it is; nothing can be gained from it any more.
   for (cap_value_t capability = 0; ::cap_get_bound(capability) >= 0; ++capability)
     if (!needed(capability)) ::cap_drop_bound(capability);
   ::cap_reset_ambient();
   const std::unique_ptr<std::remove_pointer_t<cap_t>, FreeCapabilities> kept(::cap_init());
-  for (const cap_value_t capability : bpf_capabilities) {
-    if (!needed(capability) || ::cap_get_bound(capability) != 1) continue;
-    ::cap_set_flag(kept.get(), CAP_PERMITTED, 1, &capability, CAP_SET);
-    ::cap_set_flag(kept.get(), CAP_EFFECTIVE, 1, &capability, CAP_SET);
+  if (constexpr cap_value_t bpf = CAP_BPF; needed(bpf) && ::cap_get_bound(bpf) == 1) {
+    ::cap_set_flag(kept.get(), CAP_PERMITTED, 1, &bpf, CAP_SET);
+    ::cap_set_flag(kept.get(), CAP_EFFECTIVE, 1, &bpf, CAP_SET);
   }
   if (::cap_set_proc(kept.get()) != 0) {
     if (!needs.bpf) return fail_errno(errno, "drop capabilities");
-    return drop_capabilities({});  // it never had those two; the probe will say so
+    return drop_capabilities({});  // it never had that one
   }
   return {};
 }
@@ -149,7 +146,7 @@ Result<void> filter_system_calls(const SandboxNeeds& needs) {
   for (const int call : allowed) add(SCMP_ACT_ALLOW, call);
   for (const int call : deadly) add(SCMP_ACT_KILL_PROCESS, call);
   add(needs.bpf ? SCMP_ACT_ALLOW : SCMP_ACT_KILL_PROCESS, SCMP_SYS(bpf));
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ECLIP_SANITIZE_ADDRESS)
   // LeakSanitizer looks for leaks from a process of its own.
   for (const int call : {SCMP_SYS(ptrace), SCMP_SYS(wait4), SCMP_SYS(kill), SCMP_SYS(getdents)})
     add(SCMP_ACT_ALLOW, call);

@@ -6,8 +6,7 @@
 namespace eclip::daemon {
 
 struct SandboxNeeds {
-  bool bpf =
-      false;  ///< the ioctl probe or the budget guard: CAP_BPF and CAP_PERFMON stay, and bpf(2)
+  bool bpf = false;  ///< maps are read: CAP_BPF stays, and bpf(2)
 };
 
 /// Sets NoNewPrivs and drops all capabilities, also from the bounding set where that is allowed.

@@ -25,7 +25,7 @@ std::uint64_t random_epoch() {
 
 }  // namespace
 
-Service::Service(Config config, Result<bpf::BudgetGuard> guard)
+Service::Service(Config config, Probes probes)
     : config_(std::move(config)),
       epoch_(random_epoch()),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -34,10 +34,8 @@ Service::Service(Config config, Result<bpf::BudgetGuard> guard)
         // Only a full counter can refuse, and then the fd is readable already.
         [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
       }),
-      guard_(std::move(guard)),
-      ioctl_probe_(fail(Errc::unsupported,
-                        "eclipd does not measure KFD ioctls; set probes.measure_ioctls = true in "
-                        "its configuration and restart it")) {}
+      guard_(std::move(probes.guard)),
+      ioctl_probe_(std::move(probes.ioctls)) {}
 
 Service::~Service() {
   forwarder_.reset();
@@ -45,14 +43,11 @@ Service::~Service() {
 }
 
 Result<std::unique_ptr<Service>> Service::create(const Config& config,
-                                                 std::unique_ptr<GpuDevice> device,
-                                                 Result<bpf::BudgetGuard> guard) {
-  std::unique_ptr<Service> service(new Service(config, std::move(guard)));
+                                                 std::unique_ptr<GpuDevice> device, Probes probes) {
+  std::unique_ptr<Service> service(new Service(config, std::move(probes)));
   if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
   service->device_ = std::move(device);
   service->power_.emplace(service->device_->topology().render_minor);
-  if (auto attached = service->attach_probe(); !attached)
-    spdlog::warn("{}", attached.error().message());
   if (auto created = service->create_pool(); !created) return tl::unexpected(created.error());
   auto watched = service->device_->watch([raw = service.get()](const Error& error) {
     raw->mailbox_.post([raw, error] { raw->failure_ = error; });
@@ -60,21 +55,6 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
   if (!watched) return tl::unexpected(watched.error());
   service->start_forwarder(std::move(*watched));
   return service;
-}
-
-Result<void> Service::attach_probe() {
-  const auto guarded = guard_ ? guard_->state() : tl::unexpected(guard_.error());
-  const bool needs_ledger = config_.budget.policy != BudgetTier::off &&
-                            (!guarded || guarded->tier.accounting == guard_by_returns);
-  if (!config_.probes.measure_ioctls && !needs_ledger) return {};
-  ioctl_probe_ = bpf::KfdIoctlProbe::attach();
-  if (!ioctl_probe_) return tl::unexpected(ioctl_probe_.error());
-  spdlog::info("KFD ioctls of all processes are measured {}{}",
-               ioctl_probe_->place() == bpf::KfdIoctlProbe::Place::driver
-                   ? "in the driver"
-                   : "at the entry and exit of all system calls",
-               guarded ? "" : "; a CU mask cannot be refused");
-  return {};
 }
 
 Result<void> Service::create_pool() {

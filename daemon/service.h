@@ -12,8 +12,6 @@
 #include <variant>
 #include <vector>
 
-#include "bpf/budget_guard.h"
-#include "bpf/kfd_ioctl_probe.h"
 #include "daemon/config.h"
 #include "daemon/energy_ledger.h"
 #include "daemon/forwarder.h"
@@ -22,6 +20,7 @@
 #include "daemon/mailbox.h"
 #include "daemon/peer.h"
 #include "daemon/power_meter.h"
+#include "daemon/probes.h"
 #include "daemon/worker.h"
 #include "ipc/messages.h"
 #include "ipc/region.h"
@@ -32,9 +31,9 @@ class Service {
  public:
   /// Creates the pool on a GPU, once, under the guard if there is one, and starts the forwarder.
   /// Errors name what failed.
-  static Result<std::unique_ptr<Service>> create(
-      const Config& config, std::unique_ptr<GpuDevice> device,
-      Result<bpf::BudgetGuard> guard = fail(Errc::unsupported, "no budget guard was asked for"));
+  static Result<std::unique_ptr<Service>> create(const Config& config,
+                                                 std::unique_ptr<GpuDevice> device,
+                                                 Probes probes = {});
   /// Stops the forwarder, then gives queues and memory back.
   ~Service();
   Service(const Service&) = delete;
@@ -116,8 +115,7 @@ class Service {
     std::shared_ptr<LeaseUse> use;
   };
 
-  Service(Config config, Result<bpf::BudgetGuard> guard);
-  Result<void> attach_probe();
+  Service(Config config, Probes probes);
   Result<void> create_pool();
   Result<void> create_board(const std::vector<CuMask>& masks);
   void start_forwarder(CompletionInterrupt interrupt);
@@ -180,6 +178,7 @@ class Service {
   std::uint64_t said_unseen_ = 0;
   std::uint64_t said_unchecked_ = 0;
   bool said_unreadable_ = false;
+  bool said_unaudited_ = false;
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint64_t>
       audited_denials_;                           ///< by the process's start and id
   std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <utility>
@@ -35,18 +34,22 @@ Result<std::vector<Service::LedgerEntry>> Service::all_queues() const {
                         : Result<std::vector<bpf::KfdQueues>>(tl::unexpected(ioctl_probe_.error()));
   if (!seen) return tl::unexpected(seen.error());
   std::map<std::pair<pid_t, std::uint32_t>, LedgerEntry> entries;
-  for (const auto& of : *seen) {
-    LedgerEntry& entry = entries[{of.pid, of.gpu_id}];
-    // A process that has executed another program may still have the queues of the one before.
+  // Probes of the driver's functions do not tell the GPU (0): each eclipd takes it for its own.
+  const auto entry_of = [&](const bpf::KfdQueues& of) -> LedgerEntry& {
+    const std::uint32_t gpu_id = of.gpu_id != 0 ? of.gpu_id : device_->topology().driver_id;
+    LedgerEntry& entry = entries[{of.pid, gpu_id}];
     entry.pid = of.pid;
-    entry.gpu_id = of.gpu_id;
+    entry.gpu_id = gpu_id;
+    return entry;
+  };
+  for (const auto& of : *seen) {
+    // A process that has executed another program may still have the queues of the one before.
+    LedgerEntry& entry = entry_of(of);
     entry.alive += of.alive;
     entry.masked += of.masked;
   }
   for (const auto& of : queues_of_the_driver()) {
-    LedgerEntry& entry = entries[{of.pid, of.gpu_id}];
-    entry.pid = of.pid;
-    entry.gpu_id = of.gpu_id;
+    LedgerEntry& entry = entry_of(of);
     if (of.alive <= entry.alive) continue;
     entry.from_before = of.alive - entry.alive;
     entry.alive = of.alive;
@@ -93,10 +96,12 @@ std::map<pid_t, std::uint32_t> Service::unmanaged_masks() {
   std::map<pid_t, std::uint32_t> masks;
   const auto ledger = all_queues();
   if (!ledger) {
-    if (!std::exchange(said_unreadable_, true))
+    // A guard that counts results, without the probe: nobody has asked for a ledger.
+    if (ioctl_probe_ && !std::exchange(said_unaudited_, true))
       spdlog::warn("the budget is not audited: {}", ledger.error().message());
     return audited_masks_;
   }
+  said_unaudited_ = false;
   for (const auto& of : *ledger)
     if (of.pid != ::getpid() && of.gpu_id == device_->topology().driver_id && of.masked > 0)
       masks[of.pid] = of.masked;
@@ -138,12 +143,13 @@ void Service::audit_budget() {
 
 void Service::audit_guard() {
   if (!guard_) return;
-  if (!bpf::BudgetGuard::is_installed()) {
-    spdlog::warn("the budget guard has been removed: no CU mask is refused until eclipd restarts");
-    guard_ =
-        fail(Errc::not_found,
-             "the budget guard has been removed (eclipctl budget guard off); restart eclipd to "
-             "install it again");
+  if (!guard_->is_in_force()) {
+    spdlog::warn(
+        "the budget guard has been removed or replaced: eclipd's pool is under none until it "
+        "restarts");
+    guard_ = fail(Errc::not_found,
+                  "the budget guard has been removed or replaced (eclipctl budget guard); restart "
+                  "eclipd to have its pool under one");
     return;
   }
   const auto state = guard_->state();
@@ -162,21 +168,23 @@ void Service::audit_guard() {
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint64_t> counts;
   std::size_t named = 0;
   std::uint64_t unnamed = 0;
-  for (const auto& [process, what] : *denials) {
-    const std::pair key{process.start_ns, process.tgid};
-    const std::uint64_t now = what.refused + what.audited;
+  for (const DenialRecord& denial : *denials) {
+    const std::pair key{denial.process_start_ns, denial.pid};
+    const std::uint64_t now = denial.refused + denial.audited;
     counts[key] = now;
     const auto before = audited_denials_.find(key);
-    const std::uint64_t fresh = now - (before == audited_denials_.end() ? 0 : before->second);
+    // Of very many processes the map forgets some, and begins anew with them.
+    const std::uint64_t known =
+        before == audited_denials_.end() || before->second > now ? 0 : before->second;
+    const std::uint64_t fresh = now - known;
     if (fresh == 0) continue;
     if (named++ >= most_named) {
       unnamed += fresh;
       continue;
     }
-    const std::string command(what.command, ::strnlen(what.command, sizeof what.command));
     spdlog::warn("process {} '{}' of uid {}: {} {}, {} times since it was last said, {} in all",
-                 process.tgid, printable(command), what.uid,
-                 bpf::describe(static_cast<guard_reason>(what.reason)),
+                 denial.pid, printable(denial.command.str()), denial.uid,
+                 bpf::describe(static_cast<guard_reason>(denial.reason)),
                  state->policy == guard_enforce ? "was refused" : "was seen and let pass (audit)",
                  fresh, now);
   }

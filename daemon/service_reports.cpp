@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <numeric>
 #include <string>
@@ -253,21 +252,7 @@ BudgetReply Service::budget() const {
 
 Result<std::vector<DenialRecord>> Service::denials() const {
   if (!guard_) return tl::unexpected(guard_.error());
-  const auto denials = guard_->denials();
-  if (!denials) return tl::unexpected(denials.error());
-  std::vector<DenialRecord> records;
-  for (const auto& denial : *denials) {
-    DenialRecord record{};
-    record.pid = denial.process.tgid;
-    record.uid = denial.what.uid;
-    record.reason = denial.what.reason;
-    record.number = denial.what.number;
-    record.refused = denial.what.refused;
-    record.audited = denial.what.audited;
-    record.command.assign({denial.what.command, ::strnlen(denial.what.command, 16)});
-    records.push_back(record);
-  }
-  return records;
+  return guard_->denials();
 }
 
 }  // namespace eclip::daemon

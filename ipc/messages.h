@@ -315,6 +315,7 @@ struct DenialRecord {
   std::uint32_t number;  ///< _IOC_NR of its command; 0: no ioctl
   std::uint64_t refused;
   std::uint64_t audited;
+  std::uint64_t process_start_ns;  ///< CLOCK_BOOTTIME: the pid alone may be used again
   Text<32> command;
 };
 

@@ -55,7 +55,7 @@ class GuardTest : public testing::Test {
       std::ofstream("/sys/kernel/debug/kfd_stand_in/masked_max") << 0;
     }
     ASSERT_TRUE(guard().set_policy(guard_enforce));
-    ASSERT_TRUE(guard().set_render_node_gate(false));
+    ASSERT_TRUE(BudgetGuard::install({.policy = guard_enforce, .gate_drm_devices = false}));
     begin();
   }
   void TearDown() override {
@@ -93,12 +93,12 @@ class GuardTest : public testing::Test {
     return *state;
   }
   /// Of processes that were not refused anything before the test.
-  [[nodiscard]] std::vector<bpf::GuardDenial> denials() const {
+  [[nodiscard]] std::vector<DenialRecord> denials() const {
     auto all = guard_->denials();
     EXPECT_TRUE(all) << all.error().message();
     if (!all) return {};
     std::sort(all->begin(), all->end(),
-              [](const auto& a, const auto& b) { return a.process.start_ns < b.process.start_ns; });
+              [](const auto& a, const auto& b) { return a.process_start_ns < b.process_start_ns; });
     all->erase(all->begin(), all->begin() + static_cast<std::ptrdiff_t>(denied_before_));
     return *all;
   }
@@ -202,8 +202,8 @@ TEST_F(GuardTest, ALeaseIsForRootAndForUsersAlike) {
   }
   const auto denied = denials();
   ASSERT_EQ(denied.size(), 2U);
-  EXPECT_EQ(denied[0].what.uid, 0U);
-  EXPECT_EQ(denied[1].what.uid, ordinary_user);
+  EXPECT_EQ(denied[0].uid, 0U);
+  EXPECT_EQ(denied[1].uid, ordinary_user);
 }
 
 TEST_F(GuardTest, ALeaseTakenBackIsNone) {
@@ -429,14 +429,14 @@ TEST_F(GuardTest, IoUringHasNoWayToTheDriver) {
   EXPECT_EQ(in_child([] { return mask_by_io_uring(Kfd().fd()); }), EOPNOTSUPP);
 }
 
-TEST_F(GuardTest, RenderNodesAreGatedWhereThatIsAskedFor) {
+TEST_F(GuardTest, DrmDevicesAreGatedWhereThatIsAskedFor) {
   const auto open_node = [] { return ::open("/tmp/node", O_RDWR) >= 0 ? 0 : errno; };
   ASSERT_EQ(::mknod("/tmp/node", S_IFCHR | 0666, makedev(226, 128)), 0);
   EXPECT_NE(in_child(open_node), EACCES);  // no such device, without a GPU
-  ASSERT_TRUE(guard().set_render_node_gate(true));
+  ASSERT_TRUE(BudgetGuard::install({.policy = guard_enforce, .gate_drm_devices = true}));
   EXPECT_EQ(in_child(open_node), EACCES);
   EXPECT_NE(leased(1, open_node), EACCES);
-  EXPECT_EQ(state().refused[guard_render_node], 1U);
+  EXPECT_EQ(state().refused[guard_drm_device], 1U);
   ::unlink("/tmp/node");
 }
 
@@ -493,9 +493,9 @@ TEST_F(GuardTest, NoDenialIsLostInAFlood) {
   EXPECT_EQ(state().refused[guard_no_lease], std::uint64_t{processes} * calls);
   std::uint64_t sum = 0;
   for (const auto& denial : denials()) {
-    sum += denial.what.refused;
-    EXPECT_STREQ(denial.what.command, "guard_test");
-    EXPECT_EQ(denial.what.number, 0x1aU);
+    sum += denial.refused;
+    EXPECT_EQ(denial.command.str(), "guard_test");
+    EXPECT_EQ(denial.number, 0x1aU);
   }
   EXPECT_EQ(sum, std::uint64_t{processes} * calls);
 }

@@ -29,7 +29,7 @@ std::string gate_line() {
   if (!gate) return "";
   return fmt::format("{:<16} {} cannot open /dev/kfd{}; {} opens refused\n", "device gate",
                      printable({gate->cgroup, ::strnlen(gate->cgroup, sizeof gate->cgroup)}),
-                     gate->gates_render_nodes != 0 ? " or render nodes" : "", gate->refused);
+                     gate->gates_drm_devices != 0 ? " or DRM devices" : "", gate->refused);
 }
 
 /// Without eclipd: what its guard, which lives on, knows.
@@ -101,17 +101,25 @@ int set_policy(const Options& options, const std::string& policy) {
   return done(options, {{"policy", policy}}, "the budget guard's policy is " + policy);
 }
 
-int install_guard(const Options& options, const std::string& policy, bool gate_render_nodes) {
-  const auto installed = bpf::BudgetGuard::install(
-      {.policy = policy_of(policy), .gate_render_nodes = gate_render_nodes});
+int install_guard(const Options& options, const std::optional<std::string>& policy,
+                  bool gate_drm_devices) {
+  auto installed = bpf::BudgetGuard::install(
+      {.policy = policy_of(policy.value_or("audit")),
+       .gate_drm_devices = gate_drm_devices ? std::optional(true) : std::nullopt});
   if (!installed) return complain_of_guard(installed.error(), options);
+  if (policy)
+    if (auto set = installed->guard.set_policy(policy_of(*policy)); !set)
+      return complain_of_guard(set.error(), options);
   const auto state = installed->guard.state();
   if (!state) return complain_of_guard(state.error(), options);
+  const char* in_force = state->policy == guard_enforce ? "enforce" : "audit";
   const std::string tier = bpf::describe(state->tier);
+  if (!installed->taken_over && DaemonConnection::open(options.socket))
+    fmt::print(stderr, "eclipctl: eclipd runs, and its pool is not under this guard: restart it\n");
   return done(options,
-              {{"installed", !installed->taken_over}, {"policy", policy}, {"tier_says", tier}},
+              {{"installed", !installed->taken_over}, {"policy", in_force}, {"tier_says", tier}},
               fmt::format("the budget guard {}, policy {}: {}",
-                          installed->taken_over ? "was there" : "is installed", policy, tier));
+                          installed->taken_over ? "was there" : "is installed", in_force, tier));
 }
 
 int remove_guard(const Options& options) {
@@ -122,9 +130,9 @@ int remove_guard(const Options& options) {
                        : "there was no budget guard");
 }
 
-int install_gate(const Options& options, const std::string& cgroup, bool gate_render_nodes) {
+int install_gate(const Options& options, const std::string& cgroup, bool gate_drm_devices) {
   if (auto installed =
-          bpf::DeviceGate::install({.cgroup = cgroup, .gate_render_nodes = gate_render_nodes});
+          bpf::DeviceGate::install({.cgroup = cgroup, .gate_drm_devices = gate_drm_devices});
       !installed)
     return complain_of_guard(installed.error(), options);
   return done(options, {{"cgroup", cgroup}, {"gated", true}},
@@ -173,11 +181,12 @@ BudgetCommand::BudgetCommand(CLI::App& app) {
                                 "itself (budget.policy)");
   guard->require_subcommand(1);
   guard_on_ = add_command(*guard, "on", "Install it");
-  guard_on_->add_option("--policy", policy_, "audit or enforce")
-      ->check(is_policy)
-      ->capture_default_str();
-  guard_on_->add_flag("--gate-render-nodes", gate_render_nodes_,
-                      "Only processes with a lease may open a render node");
+  guard_on_
+      ->add_option("--policy", guard_policy_,
+                   "audit or enforce; default: as it is, or audit for a new one")
+      ->check(is_policy);
+  guard_on_->add_flag("--gate-drm-devices", gate_drm_devices_,
+                      "Only processes with a lease may open a render node or card");
   guard_off_ = add_command(*guard, "off", "Remove it");
   CLI::App* gate = add_command(*budget_, "gate",
                                "As root: processes of a cgroup cannot open /dev/kfd, for kernels "
@@ -186,7 +195,8 @@ BudgetCommand::BudgetCommand(CLI::App& app) {
   gate_on_ = add_command(*gate, "on", "Gate a cgroup, and no other");
   gate_on_->add_option("CGROUP", cgroup_, "Its directory, as /sys/fs/cgroup/user.slice")
       ->required();
-  gate_on_->add_flag("--render-nodes", gate_render_nodes_, "Render nodes cannot be opened either");
+  gate_on_->add_flag("--drm-devices", gate_drm_devices_,
+                     "Render nodes and cards cannot be opened either");
   gate_off_ = add_command(*gate, "off", "Remove the gate");
   grant_ = add_command(*budget_, "grant",
                        "As root: let a process that is not eclipd's have CU-masked queues of its "
@@ -199,9 +209,9 @@ BudgetCommand::BudgetCommand(CLI::App& app) {
 
 std::optional<int> BudgetCommand::run(const Options& options) {
   if (set_->parsed()) return set_policy(options, policy_);
-  if (guard_on_->parsed()) return install_guard(options, policy_, gate_render_nodes_);
+  if (guard_on_->parsed()) return install_guard(options, guard_policy_, gate_drm_devices_);
   if (guard_off_->parsed()) return remove_guard(options);
-  if (gate_on_->parsed()) return install_gate(options, cgroup_, gate_render_nodes_);
+  if (gate_on_->parsed()) return install_gate(options, cgroup_, gate_drm_devices_);
   if (gate_off_->parsed()) return remove_gate(options);
   if (grant_->parsed()) return grant(options, static_cast<pid_t>(grantee_), granted_queues_);
   if (budget_->parsed()) return show_budget(options);

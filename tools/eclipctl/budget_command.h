@@ -25,8 +25,9 @@ class BudgetCommand {
   CLI::App* gate_on_;
   CLI::App* gate_off_;
   CLI::App* grant_;
-  std::string policy_ = "audit";
-  bool gate_render_nodes_ = false;
+  std::string policy_;
+  std::optional<std::string> guard_policy_;
+  bool gate_drm_devices_ = false;
   std::string cgroup_;
   std::uint32_t grantee_ = 0;
   std::uint32_t granted_queues_ = 0;

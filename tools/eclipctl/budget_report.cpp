@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -72,22 +71,6 @@ json denials_json(const std::vector<DenialRecord>& denials) {
          {"latest", bpf::describe(static_cast<guard_reason>(denial.reason))},
          {"ioctl", denial.number != 0 ? json(name_of_kfd_command(denial.number)) : json(nullptr)}});
   return list;
-}
-
-std::vector<DenialRecord> records_of(const std::vector<bpf::GuardDenial>& denials) {
-  std::vector<DenialRecord> records;
-  for (const auto& denial : denials) {
-    DenialRecord& record = records.emplace_back();
-    record.pid = denial.process.tgid;
-    record.uid = denial.what.uid;
-    record.reason = denial.what.reason;
-    record.number = denial.what.number;
-    record.refused = denial.what.refused;
-    record.audited = denial.what.audited;
-    record.command.assign(
-        {denial.what.command, ::strnlen(denial.what.command, sizeof denial.what.command)});
-  }
-  return records;
 }
 
 template <class Counts>
@@ -218,8 +201,8 @@ std::string to_text(const GuardReport& report) {
   std::string text = line("eclipd", "is not running; the guard is");
   text += line("CU-masked", fmt::format("{} of {} streams", state.in_use, state.limit));
   text += line("guard", fmt::format("{}; {}", policy, bpf::describe(state.tier)));
-  if (state.gates_render_nodes)
-    text += line("render nodes", "are opened by processes with a lease only");
+  if (state.gates_drm_devices)
+    text += line("DRM devices", "are opened by processes with a lease only");
   text += guard_lines(sum_of(state.refused), sum_of(state.audited), state.unchecked);
   Table table({{"PID", Align::right},
                {"GPU", Align::right},
@@ -228,7 +211,7 @@ std::string to_text(const GuardReport& report) {
   for (const auto& of : report.queues)
     table.add({std::to_string(of.pid), std::to_string(of.gpu_id), std::to_string(of.alive),
                std::to_string(of.masked)});
-  return text + "\n" + table.to_string() + denial_table(records_of(report.denials));
+  return text + "\n" + table.to_string() + denial_table(report.denials);
 }
 
 json to_json(const GuardReport& report) {
@@ -244,13 +227,13 @@ json to_json(const GuardReport& report) {
           {"policy", state.policy == guard_enforce ? "enforce" : "audit"},
           {"tier", "guard"},
           {"tier_says", bpf::describe(state.tier)},
-          {"gates_render_nodes", state.gates_render_nodes},
+          {"gates_drm_devices", state.gates_drm_devices},
           {"refused", sum_of(state.refused)},
           {"audited", sum_of(state.audited)},
           {"past_the_guard", state.unchecked},
           {"unaccounted", state.unaccounted},
           {"holders", holders},
-          {"denials", denials_json(records_of(report.denials))}};
+          {"denials", denials_json(report.denials)}};
 }
 
 }  // namespace eclip::ctl

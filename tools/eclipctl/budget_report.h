@@ -24,7 +24,7 @@ nlohmann::json to_json(const BudgetReport& report);
 struct GuardReport {
   bpf::GuardState state;
   std::vector<bpf::KfdQueues> queues;
-  std::vector<bpf::GuardDenial> denials;
+  std::vector<DenialRecord> denials;
 };
 std::string to_text(const GuardReport& report);
 nlohmann::json to_json(const GuardReport& report);

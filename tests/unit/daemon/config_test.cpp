@@ -65,7 +65,7 @@ nap_us = 9
 patience_ms = 21
 [budget]
 policy = "enforce"
-gate_render_nodes = true
+gate_drm_devices = true
 [probes]
 measure_ioctls = true
 )",
@@ -84,7 +84,7 @@ measure_ioctls = true
   EXPECT_EQ(config->forwarder.patience, std::chrono::milliseconds(21));
   EXPECT_TRUE(config->probes.measure_ioctls);
   EXPECT_EQ(config->budget.policy, BudgetTier::enforce);
-  EXPECT_TRUE(config->budget.gate_render_nodes);
+  EXPECT_TRUE(config->budget.gate_drm_devices);
   EXPECT_EQ(config->leases.grace, std::chrono::milliseconds(10));
   EXPECT_EQ(config->leases.claim, std::chrono::milliseconds(11));
   EXPECT_TRUE(config->leases.preempt);

@@ -85,7 +85,7 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(IoctlRecord), 208U) << bump;
   EXPECT_EQ(sizeof(KfdProcessRecord), 88U) << bump;
   EXPECT_EQ(sizeof(BudgetReply), 232U) << bump;
-  EXPECT_EQ(sizeof(DenialRecord), 64U) << bump;
+  EXPECT_EQ(sizeof(DenialRecord), 72U) << bump;
 }
 
 TEST(Messages, AnErrorSurvivesTheJourneyAndLongTextIsCut) {
