@@ -1,8 +1,11 @@
 // How eclipd starts, refuses to start, and stops.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 
 #include <fstream>
+#include <iomanip>
+#include <sstream>
 
 #include "tests/integration/eclipd/running_eclipd.h"
 
@@ -57,6 +60,16 @@ TEST_F(EclipdStart, TheServingProcessHasNoCapabilitiesAndAFilterOfSystemCalls) {
     EXPECT_EQ(status_of(id, "Seccomp"), "2") << "thread " << id;
     EXPECT_EQ(status_of(id, "CapEff"), "0000000000000000") << "thread " << id;
   }
+}
+
+TEST_F(EclipdStart, ToReadWhatProbesCountItKeepsOneCapability) {
+  start("probes.measure_ioctls = true");
+  if (control({"status"}).at("kfd_ioctls").is_null())
+    GTEST_SKIP() << "this kernel refuses the probe";
+  std::ostringstream bpf_alone;
+  bpf_alone << std::hex << std::setw(16) << std::setfill('0') << (1ULL << CAP_BPF);
+  EXPECT_EQ(status_of(serving_pid(), "CapEff"), bpf_alone.str());
+  EXPECT_EQ(status_of(serving_pid(), "CapPrm"), bpf_alone.str());
 }
 
 TEST_F(EclipdStart, TheSandboxCanBeSwitchedOff) {
