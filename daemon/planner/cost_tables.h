@@ -25,21 +25,21 @@ struct Worker {
 /// Kernels that wait differ by the slots that they want: so many levels are told apart.
 inline constexpr std::size_t slot_levels = 16;
 
-/// One kernel on one stream. Sources of the equations: docs/device-model.md, "Sharing compute
-/// units".
+/// One kernel on one stream, or the mean of several. Sources of the equations:
+/// docs/device-model.md, "Sharing compute units".
 struct KernelCost {
-  double alone_us = 0;      ///< beta: its time on the stream's CUs, alone
-  double full_us = 0;       ///< of that, in its full waves
-  double slots = 0;         ///< share of each CU's room for workgroups that it holds in full waves
-  double last_slots = 0;    ///< the same in its last wave
-  double load = 0;          ///< share of each CU's throughput that it uses, 0 .. 1
-  double memory = 0;        ///< share of the memory bandwidth that it uses, 0 .. 1
-  std::uint32_t level = 0;  ///< of `slots`, 0 .. slot_levels - 1
+  double alone_us = 0;    ///< beta: its time on the stream's CUs, alone
+  double full_us = 0;     ///< of that, in its full waves
+  double slots = 0;       ///< share of each CU's room for workgroups that it holds in full waves
+  double last_slots = 0;  ///< the same in its last wave
+  double load = 0;        ///< share of each CU's throughput that it uses, 0 .. 1
+  double memory = 0;      ///< share of the memory bandwidth that it uses, 0 .. 1
+  std::size_t level = 0;  ///< of `slots`, 0 .. slot_levels - 1
 
   /// Slots x time.
-  [[nodiscard]] double held_us() const {
-    return slots * full_us + last_slots * (alone_us - full_us);
-  }
+  [[nodiscard]] double held_us() const { return slots * full_us + last_slots * last_us(); }
+  /// Time in the last wave.
+  [[nodiscard]] double last_us() const { return alone_us - full_us; }
 };
 
 /// The slots that a kernel of that level wants.
@@ -47,28 +47,49 @@ constexpr double slots_of_level(std::size_t level) {
   return static_cast<double>(level + 1) / slot_levels;
 }
 
-/// Never changes once made. Streams are CU masks; two workers on the same mask need not share a
-/// queue.
+/// The kernel before another in program order, on the same stream.
+struct Predecessor {
+  double alone_us = 0;
+  double held = 0;  ///< mean slots while it runs
+};
+
+enum class Resolution : std::uint8_t {
+  kernels,  ///< each kernel is a class of its own
+  classes,  ///< kernels with similar times and slots, after similar ones, count as equal
+};
+
+/// Costs by classes of kernels. The first kernel of a request is always class 0, alone. Never
+/// changes once made. Streams are CU masks; two workers on the same mask need not share a queue.
 class CostTables {
  public:
   static constexpr double never_us = std::numeric_limits<double>::infinity();
 
-  /// O(workers x kernels x streams^2). Masks must not be empty.
+  /// O(kernels x different numbers of CUs). Masks and workers must not be empty.
   CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
-             std::span<const CuMask> streams);
+             std::span<const CuMask> streams, Resolution resolution = Resolution::kernels);
 
-  [[nodiscard]] std::size_t workers() const { return costs_.size(); }
+  [[nodiscard]] std::size_t workers() const { return workers_.size(); }
   [[nodiscard]] std::size_t streams() const { return cus_.size(); }
-  [[nodiscard]] std::size_t kernels(std::size_t worker) const { return costs_[worker][0].size(); }
-  /// Of all kernels of a worker on a stream, in program order.
-  [[nodiscard]] std::span<const KernelCost> costs(std::size_t worker, std::size_t stream) const {
-    return costs_[worker][stream];
+  [[nodiscard]] std::size_t classes(std::size_t worker) const {
+    return workers_[worker].members.size();
   }
-  /// For all kernels of a worker on `stream`: their time on those of its CUs that are not in
-  /// `other`; never_us when there are none.
+  /// The class of each kernel, in program order.
+  [[nodiscard]] std::span<const std::uint32_t> class_of_kernel(std::size_t worker) const {
+    return workers_[worker].class_of_kernel;
+  }
+  /// By class: on a stream, alone.
+  [[nodiscard]] std::span<const KernelCost> costs(std::size_t worker, std::size_t stream) const {
+    return workers_[worker].on_size[size_index_[stream]].costs;
+  }
+  /// By class: the mean kernel before, on that stream.
+  [[nodiscard]] std::span<const Predecessor> before(std::size_t worker, std::size_t stream) const {
+    return workers_[worker].on_size[size_index_[stream]].before;
+  }
+  /// By class: the time on those CUs of `stream` that are not in `other`; never_us when there are
+  /// none.
   [[nodiscard]] std::span<const double> beside_us(std::size_t worker, std::size_t stream,
                                                   std::size_t other) const {
-    return beside_us_[worker][stream * streams() + other];
+    return workers_[worker].beside_us[beside_index_[stream * streams() + other]];
   }
   /// CUs of the stream.
   [[nodiscard]] double cus(std::size_t stream) const { return cus_[stream]; }
@@ -78,10 +99,26 @@ class CostTables {
   }
 
  private:
+  struct OnSize {
+    std::vector<KernelCost> costs;
+    std::vector<Predecessor> before;
+  };
+  struct WorkerTables {
+    std::vector<std::uint32_t> class_of_kernel;
+    std::vector<std::uint32_t> members;          // kernels of each class
+    std::vector<OnSize> on_size;                 // [size_index]
+    std::vector<std::vector<double>> beside_us;  // [beside_index][class]
+  };
+
+  static WorkerTables tables_of(const model::GpuDescription& gpu, const Worker& worker,
+                                std::span<const std::uint32_t> sizes,
+                                std::span<const std::uint32_t> besides, Resolution resolution);
+
   std::vector<double> cus_;
   std::vector<double> overlap_;
-  std::vector<std::vector<std::vector<KernelCost>>> costs_;  // [worker][stream][kernel]
-  std::vector<std::vector<std::vector<double>>> beside_us_;  // [worker][stream, other][kernel]
+  std::vector<std::size_t> size_index_;    // of each stream
+  std::vector<std::size_t> beside_index_;  // of each pair of streams
+  std::vector<WorkerTables> workers_;
 };
 
 }  // namespace eclip::planner
