@@ -7,6 +7,7 @@ namespace eclip::planner {
 namespace {
 
 constexpr int most_rounds = 60;
+constexpr int hesitant_rounds = 2;
 constexpr double settled = 2e-3;
 
 /// exp(-x), x >= 0, to single precision: the search spends a third of its time here.
@@ -166,6 +167,13 @@ double CostModel::memory_of_others(std::size_t worker) const {
   return std::min(1.0, memory);
 }
 
+double CostModel::loss(std::size_t worker, std::uint32_t stream, std::uint32_t other,
+                       std::uint32_t kernel_class) const {
+  const double beside_us = tables_.beside_us(worker, stream, other)[kernel_class];
+  if (beside_us == CostTables::never_us) return 1;
+  return 1 - tables_.costs(worker, stream)[kernel_class].alone_us / beside_us;
+}
+
 CostModel::Wait CostModel::wait_for(const Encounter& other, std::size_t worker,
                                     std::uint32_t stream, std::uint32_t kernel_class) const {
   const KernelCost& cost = tables_.costs(worker, stream)[kernel_class];
@@ -175,10 +183,8 @@ CostModel::Wait CostModel::wait_for(const Encounter& other, std::size_t worker,
   const double beside_us = tables_.beside_us(worker, stream, other.stream)[kernel_class];
   // Whoever finds other CUs free goes on there, slower.
   const bool elsewhere = beside_us != CostTables::never_us;
-  const double loss = elsewhere ? 1 - cost.alone_us / beside_us : 1;
-  if (options_.form == CostForm::additive) {
-    return {.us = loss * meeting.random * meeting.left_us};
-  }
+  const double lost = loss(worker, stream, other.stream, kernel_class);
+  if (options_.form == CostForm::additive) return {.us = lost * meeting.random * meeting.left_us};
   const bool first = kernel_class == 0;
   const Predecessor& before = tables_.before(worker, stream)[kernel_class];
   const double before_us = first ? options_.request_overhead_us : before.alone_us;
@@ -194,8 +200,8 @@ CostModel::Wait CostModel::wait_for(const Encounter& other, std::size_t worker,
   const double random = forgotten * meeting.random;
   const double left_us =
       elsewhere ? meeting.left_us : kept * meeting.next_us + (1 - kept) * meeting.left_us;
-  const double next_us = loss * std::min(meeting.next_us, beside_us);
-  return {.us = arrived * next_us + loss * (random * std::min(left_us, beside_us) +
+  const double next_us = lost * std::min(meeting.next_us, beside_us);
+  return {.us = arrived * next_us + lost * (random * std::min(left_us, beside_us) +
                                             forgotten * std::min(meeting.queued_us, beside_us)),
           .us_in_step = in_step * next_us,
           .chance = overlap * (arrived + random),
@@ -255,33 +261,38 @@ double CostModel::request_time(std::size_t worker) {
   return total_us;
 }
 
-Prediction CostModel::solve() {
-  Prediction prediction;
-  for (const ActiveWorker& worker : workers_) prediction.alone_us.push_back(worker.request_us);
+Prediction CostModel::solve(const GiveUp& give_up) {
   if (options_.one_at_a_time || past_connections()) {
     double turn_us = 0;
     for (const ActiveWorker& worker : workers_) turn_us += worker.request_us;
     for (ActiveWorker& worker : workers_)
       if (worker.kernels > 0) worker.request_us = turn_us;
-  } else {
-    // In the additive form co-runners stay as fast as alone: one round is exact.
-    const int rounds = options_.form == CostForm::additive ? 1 : most_rounds;
-    for (int round = 0; round < rounds; ++round) {
-      // Half of the way at first: the times of workers alone are far off where all share CUs.
-      const double pace = rounds > 1 && round < 2 ? 0.5 : 1;
-      double change = 0;
-      for (std::size_t w = 0; w < workers_.size(); ++w) {
-        if (workers_[w].kernels == 0) continue;
-        const double step_us = request_time(w) - workers_[w].request_us;
-        change = std::max(change, std::abs(step_us / workers_[w].request_us));
-        workers_[w].request_us += pace * step_us;
-      }
-      if (change < settled) break;
-    }
+    return prediction();
   }
+  // In the additive form co-runners stay as fast as alone: one round is exact.
+  const int rounds = options_.form == CostForm::additive ? 1 : most_rounds;
+  for (int round = 0; round < rounds; ++round) {
+    // Half of the way at first: the times of workers alone are far off where all share CUs.
+    const double pace = rounds > 1 && round < hesitant_rounds ? 0.5 : 1;
+    double change = 0;
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      if (workers_[w].kernels == 0) continue;
+      const double step_us = request_time(w) - workers_[w].request_us;
+      change = std::max(change, std::abs(step_us / workers_[w].request_us));
+      workers_[w].request_us += pace * step_us;
+    }
+    if (change < settled) break;
+    if (give_up && round >= hesitant_rounds && give_up(*this)) break;
+  }
+  return prediction();
+}
+
+Prediction CostModel::prediction() const {
+  Prediction prediction;
   prediction.watts = gpu_.power.idle_watts;
   for (const ActiveWorker& worker : workers_) {
     prediction.request_us.push_back(worker.request_us);
+    prediction.alone_us.push_back(worker.alone_us());
     prediction.joules.push_back(worker.joules);
     if (worker.kernels > 0) prediction.watts += worker.joules / (worker.request_us * 1e-6);
   }
@@ -303,6 +314,30 @@ std::vector<double> CostModel::class_times_us(std::size_t worker, std::uint32_t 
       }
   }
   return times;
+}
+
+std::vector<double> CostModel::class_delays_us(std::size_t worker, std::uint32_t stream,
+                                               std::span<const double> weights) const {
+  std::array<double, slot_levels> delayed{};  // kernels of others, by the slots that they want
+  for (std::size_t other = 0; other < workers_.size(); ++other) {
+    if (other == worker) continue;
+    for (const Share& share : workers_[other].shares)
+      if (tables_.overlap(share.stream, stream) > 0)
+        delayed[tables_.costs(other, share.stream)[share.kernel_class].level] +=
+            weights[other] * share.kernels * loss(other, share.stream, stream, share.kernel_class);
+  }
+  const ActiveWorker& active = workers_[worker];
+  const double time_us =
+      options_.form == CostForm::additive ? active.fastest_us : active.request_us;
+  std::vector<double> delays(tables_.classes(worker), 0);
+  const auto costs = tables_.costs(worker, stream);
+  for (std::size_t c = 0; c < delays.size(); ++c) {
+    StreamUse use;
+    use.add(costs[c], 1);
+    for (std::size_t level = 0; level < slot_levels; ++level)
+      delays[c] += delayed[level] * use.obstacles[level].residual_us2 / time_us;
+  }
+  return delays;
 }
 
 Prediction predict(const model::GpuDescription& gpu, const CostTables& tables,

@@ -98,11 +98,21 @@ class CostModel {
                                     std::size_t worker, std::span<const std::uint32_t> streams,
                                     const CostOptions& options);
 
-  /// O(rounds x classes x streams used by co-runners); rounds until times change by 0.1 %.
-  Prediction solve();
+  /// Asked between rounds with the request times so far, which are mostly within a tenth of the
+  /// solution then; true ends the rounds.
+  using GiveUp = std::function<bool(const CostModel& model)>;
+
+  /// O(rounds x classes x streams used by co-runners); rounds until times change by 0.2 %.
+  Prediction solve(const GiveUp& give_up = {});
+  [[nodiscard]] Prediction prediction() const;  ///< of the times so far
   /// After solve: what each class of a worker's kernels would take on a stream, co-runners being as
   /// they are. Without gaps and switches.
   [[nodiscard]] std::vector<double> class_times_us(std::size_t worker, std::uint32_t stream) const;
+  /// After solve: how long others would wait in a request of theirs for each class of the worker's
+  /// kernels on a stream; the sum over the others, each with its weight. To first order, exact in
+  /// the additive form.
+  [[nodiscard]] std::vector<double> class_delays_us(std::size_t worker, std::uint32_t stream,
+                                                    std::span<const double> weights) const;
 
  private:
   /// What a kernel of one level of slots meets of a co-runner on one of its streams.
@@ -133,6 +143,9 @@ class CostModel {
   };
 
   [[nodiscard]] bool past_connections() const;
+  /// Share of its speed that a kernel loses on the stream while `other` is taken.
+  [[nodiscard]] double loss(std::size_t worker, std::uint32_t stream, std::uint32_t other,
+                            std::uint32_t kernel_class) const;
   [[nodiscard]] Encounter encounter(std::size_t worker, std::size_t other,
                                     const StreamUse& use) const;
   [[nodiscard]] std::vector<Encounter> encounters(

@@ -47,8 +47,9 @@ Kind kind_of(const model::Kernel& kernel, const model::Kernel& before,
   const std::uint32_t cus = gpu.geometry.cu_count();
   const double whole_us = kernel.time_on_mask_us(cus);
   const double quarter_us = kernel.time_on_mask_us(std::max(cus / 4, 1U));
-  return {std::lround(2 * std::log2(whole_us)), std::lround(2 * std::log2(quarter_us / whole_us)),
-          cost_on(kernel, cus, gpu).level / 4, std::lround(std::log2(before.time_on_mask_us(cus)))};
+  return {std::lround(2 * std::log2(whole_us)), std::lround(std::log2(quarter_us / whole_us)),
+          cost_on(kernel, cus, gpu).level / 4,
+          std::lround(std::log2(before.time_on_mask_us(cus)) / 2)};
 }
 
 std::vector<std::uint32_t> classes_of(const model::GpuDescription& gpu, const Worker& worker,

@@ -1,9 +1,9 @@
 #include "daemon/planner/planner.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <numeric>
-#include <random>
 
 namespace eclip::planner {
 namespace {
@@ -63,6 +63,31 @@ std::uint32_t index_of(std::vector<CuMask>& masks, const CuMask& mask) {
   return index;
 }
 
+/// Active workers of a row in a closed loop. Each has queues of its own.
+std::vector<LoopWorker> loop_workers(std::span<const Worker> workers,
+                                     const std::vector<Groups>& groups,
+                                     const std::vector<CuMask>& masks, const Row& row) {
+  std::vector<LoopWorker> loop;
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    if (row.streams[w].empty()) continue;
+    LoopWorker worker{.kernels = workers[w].kernels, .streams = {}, .stream_of_kernel = {}};
+    std::vector<std::uint32_t> used;  // in the order of worker.streams
+    for (std::size_t g = 0; g < row.streams[w].size(); ++g) {
+      const std::uint32_t stream = row.streams[w][g];
+      const auto found = std::find(used.begin(), used.end(), stream);
+      const auto index = static_cast<std::uint32_t>(found - used.begin());
+      if (found == used.end()) {
+        used.push_back(stream);
+        worker.streams.push_back(masks[stream]);
+      }
+      const std::size_t end = g + 1 < groups[w].size() ? groups[w][g + 1] : worker.kernels.size();
+      worker.stream_of_kernel.insert(worker.stream_of_kernel.end(), end - groups[w][g], index);
+    }
+    loop.push_back(std::move(worker));
+  }
+  return loop;
+}
+
 class Planning {
  public:
   Planning(const GpuDescription& gpu, std::span<const Worker> workers,
@@ -75,8 +100,7 @@ class Planning {
       activity_.push_back(worker.requests_per_s == 0 ? most_activity
                                                      : std::min(busy, most_activity));
     }
-    // Stream 0 of the tables is the whole GPU. A pool's stream of the same CUs is the same to the
-    // cost model but for the queue, so it is a stream of its own.
+    // Stream 0 of the tables is the whole GPU, with or without a mask: the cost is the same.
     masks_.push_back(CuMask::full(gpu.geometry.cu_count()));
     cost_.unmasked = 0;
     cost_.queues = 0;
@@ -103,16 +127,20 @@ class Planning {
     // Pools are compared by the likely active sets; the best one is planned for all sets. Should a
     // policy be better after all, in the rest, its pool is planned, too.
     std::vector<std::vector<Row>> rows;
-    for (const IndexedPool& pool : pools) rows.push_back(whole_rows(search, pool, likely_sets()));
+    rows.reserve(pools.size());
+    for (const IndexedPool& pool : pools)
+      rows.push_back(options_.judge_by_simulation ? judged_rows(search, pool)
+                                                  : whole_rows(search, pool, likely_sets()));
     std::vector<std::size_t> order(pools.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return expected(rows[a]) < expected(rows[b]);
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return worth(rows[a]) < worth(rows[b]); });
     std::vector<Row> best_rows;
     const IndexedPool* best_pool = nullptr;
     for (const std::size_t at : order) {
-      if (best_pool && expected(best_rows) <= best_policy(plan.candidates)) break;
+      if (best_pool &&
+          (options_.judge_by_simulation || expected(best_rows) <= best_policy(plan.candidates)))
+        break;
       std::vector<Row> all_rows = whole_rows(search, pools[at], every_set(), std::move(rows[at]));
       if (best_pool && expected(all_rows) >= expected(best_rows)) continue;
       best_rows = std::move(all_rows);
@@ -120,8 +148,16 @@ class Planning {
     }
     std::vector<double> bounds;
     for (WorkerSet active = 1; active <= all(); ++active) {
-      best_rows[active - 1] =
-          search.move_groups(std::move(best_rows[active - 1]), best_pool->streams);
+      Row& row = best_rows[active - 1];
+      if (row.simulated_value > 0) {
+        // Judged already.
+      } else if (probability(active) < rare_share) {
+        row = search.move_groups(std::move(row), best_pool->streams);
+      } else {
+        std::vector<Row> starts = starts_of(search, *best_pool, active);
+        starts.push_back(std::move(row));
+        row = search.search(std::move(starts), best_pool->streams);
+      }
       bounds.push_back(search.lower_bound(active, best_pool->streams));
     }
     plan.value = expected(best_rows);
@@ -182,7 +218,16 @@ class Planning {
   }
   [[nodiscard]] double expected(const std::vector<Row>& rows) const {
     std::vector<double> values;
+    values.reserve(rows.size());
     for (const Row& row : rows) values.push_back(row.value);
+    return mean(values);
+  }
+  /// The same by simulation, over the sets that were judged by it; without, by the cost model.
+  [[nodiscard]] double worth(const std::vector<Row>& rows) const {
+    if (!options_.judge_by_simulation) return expected(rows);
+    std::vector<double> values;
+    values.reserve(rows.size());
+    for (const Row& row : rows) values.push_back(row.simulated_value);
     return mean(values);
   }
   [[nodiscard]] static double best_policy(const std::vector<Candidate>& candidates) {
@@ -201,33 +246,70 @@ class Planning {
       values.push_back(candidate.all_active.value);
     }
     candidate.value = mean(values);
+    if (options_.judge_by_simulation) simulate(search, candidate.all_active);
     return candidate;
   }
 
-  /// Every worker whole on a stream, for those of `sets` that have no row yet: from the policies,
-  /// from its leaves and the idle ones that it is given, and from random starts.
+  /// The policies, and each worker on its leaf and the idle ones that it is given.
+  [[nodiscard]] std::vector<Row> starts_of(const RowSearch& search, const IndexedPool& pool,
+                                           WorkerSet active) const {
+    const std::vector<std::uint32_t> unmasked(workers_.size(), pool.unmasked());
+    return {search.evaluate(search.whole(active, unmasked)),
+            search.evaluate(search.whole(active, pool.home)),
+            search.evaluate(search.whole(active, largest_free(pool, active)))};
+  }
+
+  /// Every worker whole on a stream, for those of `sets` that have no row yet.
   [[nodiscard]] std::vector<Row> whole_rows(const RowSearch& search, const IndexedPool& pool,
                                             const std::vector<WorkerSet>& sets,
                                             std::vector<Row> rows = {}) const {
-    std::mt19937 random(1);
-    std::uniform_int_distribution<std::size_t> any(0, pool.streams.size() - 1);
-    const std::vector<std::uint32_t> unmasked(workers_.size(), pool.unmasked());
     rows.resize(all());
     for (const WorkerSet active : sets) {
       Row& row = rows[active - 1];
       if (row.value > 0) continue;
-      row = search.move_workers({search.evaluate(search.whole(active, unmasked)),
-                                 search.evaluate(search.whole(active, pool.home)),
-                                 search.evaluate(search.whole(active, largest_free(pool, active)))},
-                                pool.streams);
-      const bool is_rare = probability(active) < rare_share;
-      for (std::uint32_t i = 0; i < options_.search.restarts && !is_rare; ++i) {
-        std::vector<std::uint32_t> streams;
-        for (std::size_t w = 0; w < workers_.size(); ++w)
-          streams.push_back(pool.streams[any(random)]);
-        Row other =
-            search.move_workers({search.evaluate(search.whole(active, streams))}, pool.streams);
+      const std::vector<Row> starts = starts_of(search, pool, active);
+      row = search.move_workers(starts, pool.streams);
+      // From every start where it matters: pools are compared by the outcome.
+      for (std::size_t i = 0; i < starts.size() && probability(active) >= rare_share; ++i) {
+        Row other = search.move_workers({starts[i]}, pool.streams);
         if (other.value < row.value) row = std::move(other);
+      }
+    }
+    return rows;
+  }
+
+  void simulate(const RowSearch& search, Row& row) const {
+    const auto loop = loop_workers(workers_, groups_, masks_, row);
+    const auto outcome = run_closed_loop(gpu_, loop, options_.simulation);
+    // Masks of a pool are of the GPU's size and not empty; nothing else is refused.
+    assert(outcome);
+    row.simulated_us.assign(workers_.size(), 0);
+    std::size_t at = 0;
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      if (!row.streams[w].empty()) row.simulated_us[w] = outcome->mean_us[at++];
+    row.simulated_value = search.value_of(row.simulated_us, row.prediction.joules);
+  }
+
+  /// For the likely sets and all workers: the best in the device model of the policies, the best
+  /// for whole workers, and the best that the search found.
+  [[nodiscard]] std::vector<Row> judged_rows(const RowSearch& search,
+                                             const IndexedPool& pool) const {
+    std::vector<WorkerSet> sets = likely_sets();
+    if (std::find(sets.begin(), sets.end(), all()) == sets.end()) sets.push_back(all());
+    std::vector<Row> rows(all());
+    for (const WorkerSet active : sets) {
+      std::vector<Row> candidates = starts_of(search, pool, active);
+      candidates.push_back(search.move_workers(candidates, pool.streams));
+      candidates.push_back(search.search(candidates, pool.streams));
+      Row& best = rows[active - 1];
+      for (std::size_t i = 0; i < candidates.size(); ++i) {
+        const auto same = [&](const Row& other) { return other.streams == candidates[i].streams; };
+        if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i),
+                        same))
+          continue;
+        simulate(search, candidates[i]);
+        if (best.value == 0 || candidates[i].simulated_value < best.simulated_value)
+          best = candidates[i];
       }
     }
     return rows;
@@ -257,12 +339,20 @@ class Planning {
     return streams;
   }
 
-  /// From streams of the tables to streams of the plan.
+  /// From streams of the tables to streams of the plan. Where a pool has a mask of all CUs, one
+  /// worker alone on the whole GPU has that stream; several have no mask, and queues of their own.
   static void renumber(Row& row, const std::vector<std::uint32_t>& streams) {
+    const std::uint32_t whole = streams.back();
+    const auto on_whole =
+        std::count_if(row.streams.begin(), row.streams.end(), [whole](const auto& worker) {
+          return std::find(worker.begin(), worker.end(), whole) != worker.end();
+        });
     for (auto& worker : row.streams)
       for (std::uint32_t& stream : worker)
-        stream = static_cast<std::uint32_t>(std::find(streams.begin(), streams.end(), stream) -
-                                            streams.begin());
+        stream = stream == whole && on_whole > 1
+                     ? static_cast<std::uint32_t>(streams.size() - 1)
+                     : static_cast<std::uint32_t>(
+                           std::find(streams.begin(), streams.end(), stream) - streams.begin());
   }
 
   const GpuDescription& gpu_;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/planner/closed_loop.h"
 #include "daemon/planner/search.h"
 #include "ipc/result.h"
 
@@ -16,16 +17,22 @@ inline constexpr std::size_t most_workers = stream_budget;
 inline constexpr std::size_t most_kernels = 1'000'000;  ///< of one worker
 
 struct PlannerOptions {
-  SearchOptions search;
-  CostOptions cost;       ///< `unmasked` and `queues` are the planner's to set
+  SearchOptions search{};
+  CostOptions cost{};     ///< `unmasked` and `queues` are the planner's to set
   double group_us = 500;  ///< a worker looks for another stream no more often than that
+  /// Among the policies and what the search found, take what is best in the device model, for the
+  /// likely active sets and for all workers: some 10 to 50 ms for each candidate.
+  bool judge_by_simulation = false;
+  LoopOptions simulation{};  ///< how
 };
 
 /// A simple policy or pool that the plan was compared with.
 struct Candidate {
   std::string name;
-  double value = 0;  ///< expected over the active sets; the plan's is not larger
-  Row all_active;    ///< its row for all workers at once
+  /// Expected over the active sets, by the cost model. The plan's is not larger; with
+  /// judge_by_simulation, the plan's simulated_value for all workers is not.
+  double value = 0;
+  Row all_active;  ///< its row for all workers at once
 };
 
 /// Streams 0 .. pool.streams.size() - 1 are the pool's; stream `unmasked` has no CU mask and does

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 
 namespace eclip::planner {
 namespace {
 
 /// A smaller gain than this is the fixed point's noise, not a better plan.
 constexpr double least_gain = 1e-4;
+
+/// A value that is so much worse after the first rounds of the fixed point will not become better.
+constexpr double hopeless_share = 1.15;
 
 bool is_better(double value, double than) {
   return value < than * (1 - least_gain);
@@ -46,6 +50,7 @@ RowSearch::RowSearch(const model::GpuDescription& gpu, const CostTables& tables,
       on_stream.push_back(CostModel::active_worker(gpu, tables, w, streams, cost));
     }
     solo_us_.push_back(on_stream[largest].alone_us());
+    solo_joules_.push_back(on_stream[largest].joules);
   }
 }
 
@@ -84,7 +89,8 @@ CostModel RowSearch::model_of(const GroupStreams& streams) const {
   return {gpu_, tables_, std::move(workers), cost_};
 }
 
-double RowSearch::value_of(const std::vector<double>& request_us, double watts) const {
+double RowSearch::value_of(const std::vector<double>& request_us,
+                           const std::vector<double>& joules) const {
   double workers = 0;
   double slowdowns = 0;
   double rates = 0;
@@ -102,29 +108,60 @@ double RowSearch::value_of(const std::vector<double>& request_us, double watts) 
     case Objective::energy:
       break;
   }
-  return watts / rates;
+  const double idle_joules_per_us = gpu_.power.idle_watts * 1e-6;
+  double energies = 0;
+  for (std::size_t w = 0; w < request_us.size(); ++w)
+    if (request_us[w] > 0)
+      energies += (joules[w] + idle_joules_per_us * request_us[w] / workers) /
+                  (solo_joules_[w] + idle_joules_per_us * solo_us_[w]);
+  return energies / workers;
 }
 
 Row RowSearch::evaluate(GroupStreams streams) const {
   Row row{.streams = std::move(streams), .prediction = {}};
   row.prediction = model_of(row.streams).solve();
-  row.value = value_of(row.prediction.request_us, row.prediction.watts);
+  row.value = value_of(row.prediction.request_us, row.prediction.joules);
   return row;
 }
 
 bool RowSearch::try_better(Row& row, GroupStreams streams) const {
-  Row other = evaluate(std::move(streams));
-  if (!is_better(other.value, row.value)) return false;
-  row = std::move(other);
+  double& at_least = known_[streams];  // 0 when it is new
+  if (at_least > 0 && !is_better(at_least, row.value)) return false;
+  CostModel model = model_of(streams);
+  bool hopeless = false;
+  Prediction prediction = model.solve([&](const CostModel& so_far) {
+    const Prediction times = so_far.prediction();
+    hopeless = value_of(times.request_us, times.joules) > row.value * hopeless_share;
+    return hopeless;
+  });
+  at_least = hopeless ? row.value : value_of(prediction.request_us, prediction.joules);
+  if (hopeless || !is_better(at_least, row.value)) return false;
+  row = {.streams = std::move(streams), .prediction = std::move(prediction), .value = at_least};
   return true;
 }
 
 bool RowSearch::cannot_be_better(const Row& row, std::size_t worker, std::uint32_t stream) const {
-  // Power is not known in advance; times are at least those of each worker alone.
-  if (options_.objective == Objective::energy) return false;
   std::vector<double> alone_us = row.prediction.alone_us;
+  std::vector<double> joules = row.prediction.joules;
   alone_us[worker] = whole_workers_[worker][stream].alone_us();
-  return !is_better(value_of(alone_us, 0), row.value);
+  joules[worker] = whole_workers_[worker][stream].joules;
+  return !is_better(value_of(alone_us, joules), row.value);
+}
+
+bool RowSearch::swap_workers(Row& row) const {
+  bool improved = false;
+  for (std::size_t a = 0; a < row.streams.size(); ++a)
+    for (std::size_t b = a + 1; b < row.streams.size(); ++b) {
+      if (row.streams[a].empty() || row.streams[b].empty() || out_of_time()) continue;
+      const std::uint32_t of_a = row.streams[a].front();
+      const std::uint32_t of_b = row.streams[b].front();
+      if (of_a == of_b) continue;
+      GroupStreams swapped = row.streams;
+      std::fill(swapped[a].begin(), swapped[a].end(), of_b);
+      std::fill(swapped[b].begin(), swapped[b].end(), of_a);
+      improved = try_better(row, std::move(swapped)) || improved;
+    }
+  return improved;
 }
 
 Row RowSearch::move_workers(std::vector<Row> starts,
@@ -143,6 +180,7 @@ Row RowSearch::move_workers(std::vector<Row> starts,
         improved = try_better(best, std::move(moved)) || improved;
       }
     }
+    improved = swap_workers(best) || improved;
   }
   return best;
 }
@@ -152,12 +190,17 @@ std::vector<std::uint32_t> RowSearch::best_response(
   const Groups& groups = groups_[worker];
   const auto classes = tables_.class_of_kernel(worker);
   const double switch_us = gpu_.timing.barrier_us - gpu_.timing.launch_gap_us;
+  // What others lose counts as they count: relative to their time alone.
+  std::vector<double> weights;
+  for (const double solo_us : solo_us_) weights.push_back(solo_us_[worker] / solo_us);
   // cost[g][s]: group g on allowed[s]; then the least of all groups up to g that ends there.
   std::vector<std::vector<double>> cost(groups.size(), std::vector<double>(allowed.size(), 0));
   std::vector<std::vector<std::size_t>> from(groups.size(),
                                              std::vector<std::size_t>(allowed.size(), 0));
   for (std::size_t s = 0; s < allowed.size(); ++s) {
-    const std::vector<double> times_us = model.class_times_us(worker, allowed[s]);
+    std::vector<double> times_us = model.class_times_us(worker, allowed[s]);
+    const std::vector<double> delays_us = model.class_delays_us(worker, allowed[s], weights);
+    for (std::size_t c = 0; c < times_us.size(); ++c) times_us[c] += delays_us[c];
     std::size_t group = 0;
     for (std::size_t k = 0; k < classes.size(); ++k) {
       if (group + 1 < groups.size() && groups[group + 1] == k) ++group;
@@ -198,10 +241,14 @@ bool RowSearch::respond(Row& row, const std::vector<std::uint32_t>& allowed) con
   return improved;
 }
 
-bool RowSearch::move_single_groups(Row& row, const std::vector<std::uint32_t>& allowed) const {
+bool RowSearch::is_small(const Row& row, const std::vector<std::uint32_t>& allowed) const {
   std::size_t groups = 0;
   for (const auto& streams : row.streams) groups += streams.size();
-  if (groups * allowed.size() > options_.most_group_moves) return false;
+  return groups * allowed.size() <= options_.most_group_moves;
+}
+
+bool RowSearch::move_single_groups(Row& row, const std::vector<std::uint32_t>& allowed) const {
+  if (!is_small(row, allowed)) return false;
   bool improved = false;
   for (std::size_t w = 0; w < row.streams.size(); ++w)
     for (std::size_t g = 0; g < row.streams[w].size(); ++g)
@@ -221,17 +268,38 @@ Row RowSearch::move_groups(Row row, const std::vector<std::uint32_t>& allowed) c
   return row;
 }
 
+Row RowSearch::search(std::vector<Row> starts, const std::vector<std::uint32_t>& allowed) const {
+  Row best = move_groups(move_workers(starts, allowed), allowed);
+  for (Row& start : starts) {
+    Row other = move_groups(move_workers({std::move(start)}, allowed), allowed);
+    if (is_better(other.value, best.value)) best = std::move(other);
+  }
+  std::mt19937 random(1);
+  std::uniform_int_distribution<std::size_t> any(0, allowed.size() - 1);
+  for (std::uint32_t i = 0; i < options_.restarts && !out_of_time(); ++i) {
+    // Whole workers anywhere, and in turn with that, where it is cheap, every group anywhere.
+    const bool whole = i % 2 == 0 || !is_small(best, allowed);
+    GroupStreams streams = best.streams;
+    for (auto& of_worker : streams)
+      for (std::size_t g = 0; g < of_worker.size(); ++g)
+        of_worker[g] = whole && g > 0 ? of_worker[0] : allowed[any(random)];
+    Row other = evaluate(std::move(streams));
+    if (whole) other = move_workers({std::move(other)}, allowed);
+    other = move_groups(std::move(other), allowed);
+    if (is_better(other.value, best.value)) best = std::move(other);
+  }
+  return best;
+}
+
 double RowSearch::lower_bound(WorkerSet active, const std::vector<std::uint32_t>& allowed) const {
   std::vector<double> request_us(tables_.workers(), 0);
-  double work = 0;
-  double least_joules_per_s = CostTables::never_us;
+  std::vector<double> joules(tables_.workers(), 0);
   for (std::size_t w = 0; w < request_us.size(); ++w) {
     if (!(active >> w & 1U)) continue;
     const auto classes = tables_.class_of_kernel(w);
     request_us[w] =
         cost_.request_overhead_us + static_cast<double>(classes.size() - 1) *
                                         std::min(gpu_.timing.launch_gap_us, gpu_.timing.barrier_us);
-    double joules = 0;
     for (const std::uint32_t c : classes) {
       double least_us = CostTables::never_us;
       double least_held = CostTables::never_us;
@@ -241,13 +309,10 @@ double RowSearch::lower_bound(WorkerSet active, const std::vector<std::uint32_t>
         least_held = std::min(least_held, cost.held_us() * tables_.cus(s));
       }
       request_us[w] += least_us;
-      joules += gpu_.power.cu_active_watts * least_held * 1e-6;
+      joules[w] += gpu_.power.cu_active_watts * least_held * 1e-6;
     }
-    work += solo_us_[w] / request_us[w];
-    least_joules_per_s = std::min(least_joules_per_s, joules / (solo_us_[w] * 1e-6));
   }
-  // Dynamic energy per second of work is at least that of the worker that needs least.
-  return value_of(request_us, gpu_.power.idle_watts + least_joules_per_s * work);
+  return value_of(request_us, joules);
 }
 
 }  // namespace eclip::planner

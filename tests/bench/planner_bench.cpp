@@ -1,6 +1,7 @@
 // Time to plan, by workers and by kernels, with measured profiles repeated to the length asked for.
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <vector>
 
 #include "daemon/model/profile.h"
@@ -45,6 +46,24 @@ void plan(benchmark::State& state) {
   state.counters["value"] = value;
 }
 
+/// Another worker joins so many others; the search stops after 15 ms. `value` is relative to that
+/// of the search without a limit.
+void replan(benchmark::State& state) {
+  using Clock = std::chrono::steady_clock;
+  const auto gpu = h100();
+  const auto workers = workers_of(static_cast<std::size_t>(state.range(0)) + 1, 759);
+  const auto unlimited = make_plan(gpu, workers, {});
+  double value = 0;
+  for (auto _ : state) {
+    PlannerOptions options;
+    const auto until = Clock::now() + std::chrono::milliseconds(15);
+    options.search.out_of_time = [until] { return Clock::now() >= until; };
+    const auto made = make_plan(gpu, workers, options);
+    value = made->value;
+  }
+  state.counters["value"] = value / unlimited->value;
+}
+
 BENCHMARK(plan)
     ->Unit(benchmark::kMillisecond)
     ->ArgNames({"workers", "kernels"})
@@ -59,6 +78,14 @@ BENCHMARK(plan)
     ->Args({5, 759})
     ->Args({6, 759})
     ->Args({7, 759});
+
+BENCHMARK(replan)
+    ->Unit(benchmark::kMillisecond)
+    ->ArgName("workers")
+    ->Arg(1)
+    ->Arg(2)
+    ->Arg(3)
+    ->Arg(6);
 
 }  // namespace
 }  // namespace eclip::planner
