@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tools/eclip-bench/judgement.h"
 #include "tools/eclip-plan/evaluate.h"
@@ -47,10 +48,10 @@ std::string scenario_table(const std::vector<Evaluation>& evaluations) {
     rule += " ---: |";
   }
   text += "\n" + rule + "\n";
-  std::map<std::string, bool> scenarios;
+  std::set<std::string> scenarios;
   for (const ScenarioOutcome& outcome : evaluations.front().validation.outcomes)
-    scenarios[outcome.scenario] = true;
-  for (const auto& [scenario, unused] : scenarios) {
+    scenarios.insert(outcome.scenario);
+  for (const std::string& scenario : scenarios) {
     text += fmt::format("| {} |", scenario);
     for (const Evaluation& evaluation : evaluations)
       text += fmt::format(
