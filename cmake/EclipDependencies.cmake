@@ -21,5 +21,6 @@ find_program(ECLIP_CLANG clang REQUIRED)  # g++ does not compile for the BPF mac
 find_program(ECLIP_BPFTOOL bpftool PATHS /usr/sbin REQUIRED)
 if(ECLIP_TESTS)
   find_package(GTest REQUIRED)
+  pkg_check_modules(CBC REQUIRED IMPORTED_TARGET cbc)  # exact plans to compare with
   include(GoogleTest)
 endif()

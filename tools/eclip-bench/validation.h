@@ -3,14 +3,19 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "daemon/model/gpu_description.h"
+#include "daemon/planner/closed_loop.h"
 #include "ipc/result.h"
-#include "tools/eclip-bench/closed_loop.h"
 
 namespace eclip::bench {
+
+using planner::LoopOptions;
+using planner::LoopOutcome;
+using planner::LoopWorker;
 
 /// One worker in one scenario of one mix.
 struct WorkerPoint {
@@ -52,5 +57,12 @@ enum class Half : std::uint8_t { both, fitted, held_out };
 /// profiles of `data`/profiles.
 Result<Validation> validate(const model::GpuDescription& gpu, const std::filesystem::path& data,
                             const LoopOptions& options, Half half = Half::both);
+
+/// What a model says of workers in a closed loop, or of one request at a time over all of them.
+using Predictor =
+    std::function<Result<LoopOutcome>(const std::vector<LoopWorker>& workers, bool serial)>;
+/// The same for another model than the device model.
+Result<Validation> validate(const model::GpuDescription& gpu, const std::filesystem::path& data,
+                            const Predictor& predictor, Half half = Half::both);
 
 }  // namespace eclip::bench

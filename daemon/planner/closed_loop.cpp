@@ -1,4 +1,4 @@
-#include "tools/eclip-bench/closed_loop.h"
+#include "daemon/planner/closed_loop.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,9 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "tools/eclip-bench/statistics.h"
-
-namespace eclip::bench {
+namespace eclip::planner {
 namespace {
 
 using model::Device;
@@ -74,7 +72,7 @@ class ClosedLoop final : public model::Host {
             1000.0);
       outcome.mean_us.push_back(std::accumulate(times_us.begin(), times_us.end(), 0.0) /
                                 static_cast<double>(times_us.size()));
-      outcome.p95_us.push_back(quantile(std::move(times_us), 0.95));
+      outcome.request_us.push_back(std::move(times_us));
     }
     const std::chrono::duration<double> seconds = device_.now() - warm_at;
     outcome.watts = (device_.energy_joules() - warm_joules) / seconds.count();
@@ -159,4 +157,4 @@ Result<LoopOutcome> run_closed_loop(const model::GpuDescription& gpu,
   return loop.run();
 }
 
-}  // namespace eclip::bench
+}  // namespace eclip::planner

@@ -8,7 +8,7 @@
 #include "daemon/model/device.h"
 #include "daemon/model/profile.h"
 
-namespace eclip::bench {
+namespace eclip::planner {
 
 /// A worker: its kernels, its streams, and the stream of each kernel.
 struct LoopWorker {
@@ -25,9 +25,9 @@ struct LoopOptions {
 };
 
 struct LoopOutcome {
-  std::vector<double> mean_us;  ///< of each worker, from one completion to the next
-  std::vector<double> p95_us;   ///< of each worker, of the same times
-  double watts = 0;             ///< mean over the counted time
+  std::vector<double> mean_us;                  ///< of each worker, from one completion to the next
+  std::vector<std::vector<double>> request_us;  ///< of each worker, each of these times
+  double watts = 0;                             ///< mean over the counted time
 };
 
 /// Shared kernels of a profile, ready for packets.
@@ -40,4 +40,4 @@ Result<LoopOutcome> run_closed_loop(const model::GpuDescription& gpu,
                                     const std::vector<LoopWorker>& workers,
                                     const LoopOptions& options);
 
-}  // namespace eclip::bench
+}  // namespace eclip::planner

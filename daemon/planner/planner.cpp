@@ -1,0 +1,375 @@
+#include "daemon/planner/planner.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <numeric>
+
+namespace eclip::planner {
+namespace {
+
+using model::GpuDescription;
+
+/// A closed loop is nearly always active; never quite, so that other active sets have a weight.
+constexpr double most_activity = 0.999;
+/// Masks of the policy "overlapping" are the smallest within this of the speed on the whole GPU.
+constexpr double overlapping_slack = 0.1;
+/// Active sets with less of the time are planned, but with less effort.
+constexpr double rare_share = 0.01;
+
+Result<void> check(const GpuDescription& gpu, std::span<const Worker> workers) {
+  if (workers.empty())
+    return fail(Errc::invalid_argument, "a plan needs at least one worker; none was given");
+  if (workers.size() > most_workers)
+    return fail(Errc::budget_exceeded,
+                std::to_string(workers.size()) + " workers need " + std::to_string(workers.size()) +
+                    " home leaves, and a GPU has " + std::to_string(stream_budget) +
+                    " CU-masked streams; plan for fewer workers or use another GPU for some");
+  if (workers.size() > 2 * gpu.geometry.shader_engines)
+    return fail(Errc::budget_exceeded, std::to_string(workers.size()) +
+                                           " workers need as many halves of shader engines; " +
+                                           gpu.name + " has " +
+                                           std::to_string(2 * gpu.geometry.shader_engines) +
+                                           ", so plan for fewer workers");
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    const std::string who = "worker " + std::to_string(w) + " ('" + workers[w].name + "')";
+    if (workers[w].kernels.empty())
+      return fail(Errc::invalid_argument, who + " has no kernels; record its profile again");
+    if (workers[w].kernels.size() > most_kernels)
+      return fail(Errc::invalid_argument,
+                  who + " has " + std::to_string(workers[w].kernels.size()) +
+                      " kernels in a request, more than " + std::to_string(most_kernels) +
+                      "; profile a shorter request");
+    const double rate = workers[w].requests_per_s;
+    if (!std::isfinite(rate) || rate < 0)
+      return fail(Errc::invalid_argument, who + " has the rate " + std::to_string(rate) +
+                                              "; give requests per second, or 0 for a closed loop");
+  }
+  return {};
+}
+
+/// A pool with its streams as indices into the tables.
+struct IndexedPool {
+  Pool pool;
+  std::vector<std::uint32_t> streams;  ///< of the pool, then the one without a mask
+  std::vector<std::uint32_t> home;     ///< of each worker
+  [[nodiscard]] std::uint32_t unmasked() const { return streams.back(); }
+};
+
+std::uint32_t index_of(std::vector<CuMask>& masks, const CuMask& mask) {
+  const auto found = std::find(masks.begin(), masks.end(), mask);
+  const auto index = static_cast<std::uint32_t>(found - masks.begin());
+  if (found == masks.end()) masks.push_back(mask);
+  return index;
+}
+
+/// Active workers of a row in a closed loop. Each has queues of its own.
+std::vector<LoopWorker> loop_workers(std::span<const Worker> workers,
+                                     const std::vector<Groups>& groups,
+                                     const std::vector<CuMask>& masks, const Row& row) {
+  std::vector<LoopWorker> loop;
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    if (row.streams[w].empty()) continue;
+    LoopWorker worker{.kernels = workers[w].kernels, .streams = {}, .stream_of_kernel = {}};
+    std::vector<std::uint32_t> used;  // in the order of worker.streams
+    for (std::size_t g = 0; g < row.streams[w].size(); ++g) {
+      const std::uint32_t stream = row.streams[w][g];
+      const auto found = std::find(used.begin(), used.end(), stream);
+      const auto index = static_cast<std::uint32_t>(found - used.begin());
+      if (found == used.end()) {
+        used.push_back(stream);
+        worker.streams.push_back(masks[stream]);
+      }
+      const std::size_t end = g + 1 < groups[w].size() ? groups[w][g + 1] : worker.kernels.size();
+      worker.stream_of_kernel.insert(worker.stream_of_kernel.end(), end - groups[w][g], index);
+    }
+    loop.push_back(std::move(worker));
+  }
+  return loop;
+}
+
+class Planning {
+ public:
+  Planning(const GpuDescription& gpu, std::span<const Worker> workers,
+           const PlannerOptions& options)
+      : gpu_(gpu), workers_(workers), options_(options), cost_(options.cost) {
+    for (const Worker& worker : workers) {
+      const std::uint32_t cus = gpu.geometry.cu_count();
+      groups_.push_back(cut_into_groups(worker, cus, options.group_us));
+      const double busy = worker.requests_per_s * 1e-6 * service_us(worker, cus);
+      activity_.push_back(worker.requests_per_s == 0 ? most_activity
+                                                     : std::min(busy, most_activity));
+    }
+    // Stream 0 of the tables is the whole GPU, with or without a mask: the cost is the same.
+    masks_.push_back(CuMask::full(gpu.geometry.cu_count()));
+    cost_.unmasked = 0;
+    cost_.queues = 0;
+  }
+
+  Plan run() {
+    const LeafSizes sized = sized_leaves(gpu_, workers_, activity_);
+    const LeafSizes equal = equal_leaves(gpu_, workers_.size());
+    std::vector<IndexedPool> pools;
+    pools.push_back(indexed(pool_of_leaves(gpu_, "disjoint", sized, workers_, activity_)));
+    if (equal.halves != sized.halves)
+      pools.push_back(indexed(pool_of_leaves(gpu_, "equal", equal, workers_, activity_)));
+    pools.push_back(indexed(overlapping_pool(gpu_, workers_, overlapping_slack)));
+    const CostTables tables(gpu_, workers_, masks_, Resolution::classes);
+    const RowSearch search(gpu_, tables, groups_, cost_, options_.search);
+
+    Plan plan{.pool = {}, .groups = groups_, .activity = activity_};
+    for (std::size_t w = 0; w < workers_.size(); ++w) plan.solo_us.push_back(search.solo_us(w));
+    const std::vector<std::uint32_t> unmasked(workers_.size(), pools[0].unmasked());
+    plan.candidates.push_back(policy(search, "unmasked", unmasked));
+    for (const IndexedPool& pool : pools)
+      plan.candidates.push_back(policy(search, pool.pool.name, pool.home));
+
+    // Pools are compared by the likely active sets; the best one is planned for all sets. Should a
+    // policy be better after all, in the rest, its pool is planned, too.
+    std::vector<std::vector<Row>> rows;
+    rows.reserve(pools.size());
+    for (const IndexedPool& pool : pools)
+      rows.push_back(options_.judge_by_simulation ? judged_rows(search, pool)
+                                                  : whole_rows(search, pool, likely_sets()));
+    std::vector<std::size_t> order(pools.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return worth(rows[a]) < worth(rows[b]); });
+    std::vector<Row> best_rows;
+    const IndexedPool* best_pool = nullptr;
+    for (const std::size_t at : order) {
+      if (best_pool &&
+          (options_.judge_by_simulation || expected(best_rows) <= best_policy(plan.candidates)))
+        break;
+      std::vector<Row> all_rows = whole_rows(search, pools[at], every_set(), std::move(rows[at]));
+      if (best_pool && expected(all_rows) >= expected(best_rows)) continue;
+      best_rows = std::move(all_rows);
+      best_pool = &pools[at];
+    }
+    std::vector<double> bounds;
+    for (WorkerSet active = 1; active <= all(); ++active) {
+      Row& row = best_rows[active - 1];
+      if (row.simulated_value > 0) {
+        // Judged already.
+      } else if (probability(active) < rare_share) {
+        row = search.move_groups(std::move(row), best_pool->streams);
+      } else {
+        std::vector<Row> starts = starts_of(search, *best_pool, active);
+        starts.push_back(std::move(row));
+        row = search.search(std::move(starts), best_pool->streams);
+      }
+      bounds.push_back(search.lower_bound(active, best_pool->streams));
+    }
+    plan.value = expected(best_rows);
+    plan.lower_bound = mean(bounds);
+    plan.complete = !(options_.search.out_of_time && options_.search.out_of_time());
+    plan.pool = best_pool->pool;
+    plan.unmasked = static_cast<std::uint32_t>(best_pool->pool.streams.size());
+    for (Row& row : best_rows) renumber(row, best_pool->streams);
+    plan.rows = std::move(best_rows);
+    return plan;
+  }
+
+ private:
+  [[nodiscard]] WorkerSet all() const { return (WorkerSet{1} << workers_.size()) - 1; }
+
+  IndexedPool indexed(Pool pool) {
+    IndexedPool indexed{.pool = std::move(pool), .streams = {}, .home = {}};
+    for (const PoolStream& stream : indexed.pool.streams)
+      indexed.streams.push_back(index_of(masks_, stream.mask));
+    for (const std::uint32_t home : indexed.pool.home)
+      indexed.home.push_back(indexed.streams[home]);
+    indexed.streams.push_back(cost_.unmasked);
+    return indexed;
+  }
+
+  [[nodiscard]] double probability(WorkerSet active) const {
+    double product = 1;
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      product *= active >> w & 1U ? activity_[w] : 1 - activity_[w];
+    return product;
+  }
+  [[nodiscard]] std::vector<WorkerSet> every_set() const {
+    std::vector<WorkerSet> sets(all());
+    std::iota(sets.begin(), sets.end(), WorkerSet{1});
+    return sets;
+  }
+  /// The fewest sets that are active for nearly all of the time in which any worker is.
+  [[nodiscard]] std::vector<WorkerSet> likely_sets() const {
+    std::vector<WorkerSet> sets = every_set();
+    std::stable_sort(sets.begin(), sets.end(),
+                     [this](WorkerSet a, WorkerSet b) { return probability(a) > probability(b); });
+    double left = 1 - probability(0);
+    std::size_t count = 0;
+    for (; count < sets.size() && left > rare_share; ++count) left -= probability(sets[count]);
+    sets.resize(std::max<std::size_t>(count, 1));
+    return sets;
+  }
+  /// Mean over the active sets that have a row, weighted by how likely each is.
+  [[nodiscard]] double mean(const std::vector<double>& values) const {
+    double sum = 0;
+    double weights = 0;
+    for (WorkerSet active = 1; active <= all(); ++active) {
+      if (values[active - 1] == 0) continue;
+      sum += probability(active) * values[active - 1];
+      weights += probability(active);
+    }
+    return sum / weights;
+  }
+  [[nodiscard]] double expected(const std::vector<Row>& rows) const {
+    std::vector<double> values;
+    values.reserve(rows.size());
+    for (const Row& row : rows) values.push_back(row.value);
+    return mean(values);
+  }
+  /// The same by simulation, over the sets that were judged by it; without, by the cost model.
+  [[nodiscard]] double worth(const std::vector<Row>& rows) const {
+    if (!options_.judge_by_simulation) return expected(rows);
+    std::vector<double> values;
+    values.reserve(rows.size());
+    for (const Row& row : rows) values.push_back(row.simulated_value);
+    return mean(values);
+  }
+  [[nodiscard]] static double best_policy(const std::vector<Candidate>& candidates) {
+    return std::min_element(
+               candidates.begin(), candidates.end(),
+               [](const Candidate& a, const Candidate& b) { return a.value < b.value; })
+        ->value;
+  }
+
+  [[nodiscard]] Candidate policy(const RowSearch& search, std::string name,
+                                 const std::vector<std::uint32_t>& stream_of_worker) const {
+    std::vector<double> values;
+    Candidate candidate{.name = std::move(name), .all_active = {}};
+    for (WorkerSet active = 1; active <= all(); ++active) {
+      candidate.all_active = search.evaluate(search.whole(active, stream_of_worker));
+      values.push_back(candidate.all_active.value);
+    }
+    candidate.value = mean(values);
+    if (options_.judge_by_simulation) simulate(search, candidate.all_active);
+    return candidate;
+  }
+
+  /// The policies, and each worker on its leaf and the idle ones that it is given.
+  [[nodiscard]] std::vector<Row> starts_of(const RowSearch& search, const IndexedPool& pool,
+                                           WorkerSet active) const {
+    const std::vector<std::uint32_t> unmasked(workers_.size(), pool.unmasked());
+    return {search.evaluate(search.whole(active, unmasked)),
+            search.evaluate(search.whole(active, pool.home)),
+            search.evaluate(search.whole(active, largest_free(pool, active)))};
+  }
+
+  /// Every worker whole on a stream, for those of `sets` that have no row yet.
+  [[nodiscard]] std::vector<Row> whole_rows(const RowSearch& search, const IndexedPool& pool,
+                                            const std::vector<WorkerSet>& sets,
+                                            std::vector<Row> rows = {}) const {
+    rows.resize(all());
+    for (const WorkerSet active : sets) {
+      Row& row = rows[active - 1];
+      if (row.value > 0) continue;
+      const std::vector<Row> starts = starts_of(search, pool, active);
+      row = search.move_workers(starts, pool.streams);
+      // From every start where it matters: pools are compared by the outcome.
+      for (std::size_t i = 0; i < starts.size() && probability(active) >= rare_share; ++i) {
+        Row other = search.move_workers({starts[i]}, pool.streams);
+        if (other.value < row.value) row = std::move(other);
+      }
+    }
+    return rows;
+  }
+
+  void simulate(const RowSearch& search, Row& row) const {
+    const auto loop = loop_workers(workers_, groups_, masks_, row);
+    const auto outcome = run_closed_loop(gpu_, loop, options_.simulation);
+    // Masks of a pool are of the GPU's size and not empty; nothing else is refused.
+    assert(outcome);
+    row.simulated_us.assign(workers_.size(), 0);
+    std::size_t at = 0;
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      if (!row.streams[w].empty()) row.simulated_us[w] = outcome->mean_us[at++];
+    row.simulated_value = search.value_of(row.simulated_us, row.prediction.joules);
+  }
+
+  /// For the likely sets and all workers: the best in the device model of the policies, the best
+  /// for whole workers, and the best that the search found.
+  [[nodiscard]] std::vector<Row> judged_rows(const RowSearch& search,
+                                             const IndexedPool& pool) const {
+    std::vector<WorkerSet> sets = likely_sets();
+    if (std::find(sets.begin(), sets.end(), all()) == sets.end()) sets.push_back(all());
+    std::vector<Row> rows(all());
+    for (const WorkerSet active : sets) {
+      std::vector<Row> candidates = starts_of(search, pool, active);
+      candidates.push_back(search.move_workers(candidates, pool.streams));
+      candidates.push_back(search.search(candidates, pool.streams));
+      Row& best = rows[active - 1];
+      for (std::size_t i = 0; i < candidates.size(); ++i) {
+        const auto same = [&](const Row& other) { return other.streams == candidates[i].streams; };
+        if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i),
+                        same))
+          continue;
+        simulate(search, candidates[i]);
+        if (best.value == 0 || candidates[i].simulated_value < best.simulated_value)
+          best = candidates[i];
+      }
+    }
+    return rows;
+  }
+
+  /// Each active worker on the largest stream that has its leaf and no other active worker's, nor
+  /// one that another was given.
+  [[nodiscard]] std::vector<std::uint32_t> largest_free(const IndexedPool& pool,
+                                                        WorkerSet active) const {
+    std::vector<std::uint32_t> streams = pool.home;
+    WorkerSet taken = active;
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      const WorkerSet own = WorkerSet{1} << w;
+      if (!(active & own)) continue;
+      std::uint32_t most = 0;
+      WorkerSet leaves = own;
+      for (std::size_t s = 0; s < pool.pool.streams.size(); ++s) {
+        const PoolStream& stream = pool.pool.streams[s];
+        if (!(stream.leaves & own) || (stream.leaves & taken & ~own)) continue;
+        if (stream.mask.count() <= most) continue;
+        most = stream.mask.count();
+        leaves = stream.leaves;
+        streams[w] = pool.streams[s];
+      }
+      taken |= leaves;
+    }
+    return streams;
+  }
+
+  /// From streams of the tables to streams of the plan. Where a pool has a mask of all CUs, one
+  /// worker alone on the whole GPU has that stream; several have no mask, and queues of their own.
+  static void renumber(Row& row, const std::vector<std::uint32_t>& streams) {
+    const std::uint32_t whole = streams.back();
+    const auto on_whole =
+        std::count_if(row.streams.begin(), row.streams.end(), [whole](const auto& worker) {
+          return std::find(worker.begin(), worker.end(), whole) != worker.end();
+        });
+    for (auto& worker : row.streams)
+      for (std::uint32_t& stream : worker)
+        stream = stream == whole && on_whole > 1
+                     ? static_cast<std::uint32_t>(streams.size() - 1)
+                     : static_cast<std::uint32_t>(
+                           std::find(streams.begin(), streams.end(), stream) - streams.begin());
+  }
+
+  const GpuDescription& gpu_;
+  std::span<const Worker> workers_;
+  const PlannerOptions& options_;
+  CostOptions cost_;
+  std::vector<Groups> groups_;
+  std::vector<double> activity_;
+  std::vector<CuMask> masks_;
+};
+
+}  // namespace
+
+Result<Plan> make_plan(const GpuDescription& gpu, std::span<const Worker> workers,
+                       const PlannerOptions& options) {
+  if (auto checked = check(gpu, workers); !checked) return tl::unexpected(checked.error());
+  return Planning(gpu, workers, options).run();
+}
+
+}  // namespace eclip::planner
