@@ -166,7 +166,7 @@ Result<bool> refuses(int leases, int state) {
   const auto before = only_value<guard_state>(state, to_read);
   if (!before) return tl::unexpected(before.error());
   for (const TestCall how : {TestCall::plain, TestCall::of_32_bit}) {
-    const auto was_refused = is_refused(leases, to_be_refused, how);
+    auto was_refused = is_refused(leases, to_be_refused, how);
     if (!was_refused || !*was_refused) return was_refused;
   }
   // By the guard, and not by anybody else.
@@ -179,7 +179,7 @@ Result<bool> refuses(int leases, int state) {
 Result<bool> sees_the_driver(int leases, int state) {
   const auto before = only_value<guard_state>(state, to_read);
   if (!before) return tl::unexpected(before.error());
-  if (const auto was_refused = is_refused(leases, to_pass, TestCall::plain); !was_refused)
+  if (auto was_refused = is_refused(leases, to_pass, TestCall::plain); !was_refused)
     return was_refused;
   const auto after = only_value<guard_state>(state, to_read);
   if (!after) return tl::unexpected(after.error());
