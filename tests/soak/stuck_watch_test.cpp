@@ -39,7 +39,7 @@ TEST(StuckWatch, TellsOnceOfAProcessThatWaitsUninterruptibly) {
   // A parent waits in state D until its child of vfork lets go of its memory.
   const Companion companion([] {
     if (::vfork() == 0) {
-      ::alarm(60);
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // nor does it keep the test's output open
       while (true) ::pause();
     }
   });
