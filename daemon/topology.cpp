@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <fstream>
 
+#include "daemon/planner/pool.h"
+
 namespace eclip::daemon {
 namespace {
 
@@ -84,27 +86,12 @@ Result<UniqueFd> lock_gpu(const GpuTopology& gpu) {
   return lock;
 }
 
-CuMask shader_engine_mask(const GpuTopology& gpu, std::uint32_t first_engine,
-                          std::uint32_t engine_count) {
-  CuMask mask(gpu.cu_count);
-  for (std::uint32_t cu = 0; cu < gpu.cu_count; ++cu) {
-    const std::uint32_t engine = cu % gpu.shader_engines;
-    if (engine >= first_engine && engine < first_engine + engine_count) mask.insert(cu);
-  }
-  return mask;
-}
-
 Result<std::vector<CuMask>> binary_tree_masks(const GpuTopology& gpu) {
-  if (gpu.shader_engines % 4 != 0 || gpu.cu_count < gpu.shader_engines)
+  std::vector<CuMask> masks = planner::tree_masks(gpu.cu_count, gpu.shader_engines);
+  if (masks.empty())
     return fail(Errc::unsupported, "pool.layout = \"tree\" needs a multiple of 4 shader engines; " +
                                        gpu.name + " has " + std::to_string(gpu.shader_engines) +
                                        ": list the masks in pool.streams instead");
-  std::vector<CuMask> masks;
-  for (const std::uint32_t parts : {1U, 2U, 4U}) {
-    const std::uint32_t engines = gpu.shader_engines / parts;
-    for (std::uint32_t part = 0; part < parts; ++part)
-      masks.push_back(shader_engine_mask(gpu, part * engines, engines));
-  }
   return masks;
 }
 

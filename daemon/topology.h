@@ -34,14 +34,8 @@ Result<GpuTopology> read_topology(std::optional<std::uint32_t> node);
 /// Errc::already_in_use.
 Result<UniqueFd> lock_gpu(const GpuTopology& gpu);
 
-/// The CUs of some shader engines, in the KFD's bit order on gfx9: CU index i is on engine
-/// i mod shader_engines.
-CuMask shader_engine_mask(const GpuTopology& gpu, std::uint32_t first_engine,
-                          std::uint32_t engine_count);
-
-/// Seven masks, 1 + 2 + 4: the whole GPU, its halves and its quarters by shader engines, so that
-/// one to four workers can have disjoint streams. Errc::unsupported when the GPU's shader engines
-/// cannot be quartered.
+/// planner::tree_masks of the GPU, in the KFD's bit order on gfx9: CU index i is on shader engine
+/// i mod shader_engines. Errc::unsupported when the engines cannot be quartered.
 Result<std::vector<CuMask>> binary_tree_masks(const GpuTopology& gpu);
 
 }  // namespace eclip::daemon

@@ -22,6 +22,10 @@ class TableReader {
   TableReader(const toml::table* table, std::string where, std::optional<Error>& error)
       : table_(table), where_(std::move(where)), error_(error) {}
 
+  [[nodiscard]] bool has(std::string_view key) const {
+    return table_ != nullptr && table_->contains(key);
+  }
+
   void read(std::string_view key, std::string& out) {
     const toml::node* node = find(key);
     if (node == nullptr) return;
@@ -101,6 +105,7 @@ class TableReader {
 void read_geometry(TableReader table, GpuDescription::Geometry& geometry) {
   table.read("shader_engines", geometry.shader_engines, 1, CuMask::max_size);
   table.read("cus_per_shader_engine", geometry.cus_per_shader_engine, 1, CuMask::max_size);
+  if (table.has("xccs")) table.read("xccs", geometry.xccs, 1, CuMask::max_size);
   table.read("threads_per_cu", geometry.threads_per_cu, 1, 65536);
   table.read("workgroups_per_cu", geometry.workgroups_per_cu, 1, 65536);
   table.read("registers_per_cu", geometry.registers_per_cu, 1, 1U << 24U);

@@ -19,6 +19,7 @@ struct GpuDescription {
   struct Geometry {
     std::uint32_t shader_engines = 0;
     std::uint32_t cus_per_shader_engine = 0;
+    std::uint32_t xccs = 1;  ///< dies with packet processors of their own; CU i is on i mod xccs
     std::uint32_t threads_per_cu = 0;       ///< resident work items
     std::uint32_t workgroups_per_cu = 0;    ///< resident workgroups
     std::uint32_t registers_per_cu = 0;     ///< 32-bit registers

@@ -82,7 +82,9 @@ CostTables::WorkerTables CostTables::tables_of(const model::GpuDescription& gpu,
                                                std::span<const std::uint32_t> sizes,
                                                std::span<const std::uint32_t> besides,
                                                Resolution resolution) {
-  WorkerTables tables{.class_of_kernel = classes_of(gpu, worker, resolution)};
+  WorkerTables tables{.weight = worker.weight,
+                      .latency_bound_us = worker.latency_bound_us,
+                      .class_of_kernel = classes_of(gpu, worker, resolution)};
   const auto& classes = tables.class_of_kernel;
   const std::size_t count = *std::max_element(classes.begin(), classes.end()) + 1;
   tables.members.assign(count, 0);

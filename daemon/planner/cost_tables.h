@@ -19,8 +19,18 @@ namespace eclip::planner {
 struct Worker {
   std::string name;
   std::vector<std::shared_ptr<const model::Kernel>> kernels;
-  double requests_per_s = 0;  ///< rate of arrival; 0: closed loop, the next request at once
+  double requests_per_s = 0;    ///< rate of arrival; 0: closed loop, the next request at once
+  bool unknown = false;         ///< it has no profile and no kernels (planner.h, as_planned)
+  double weight = 1;            ///< in the objective, above 0
+  double latency_bound_us = 0;  ///< of a request once it runs, without queueing; 0: none
 };
+
+/// What a request past its worker's latency bound adds to the value of a plan: more than any plan
+/// gains, and the more the later it is. 0 within the bound, or without one.
+constexpr double late_penalty(double request_us, double bound_us) {
+  constexpr double penalty = 100;
+  return bound_us > 0 && request_us > bound_us ? penalty * request_us / bound_us : 0;
+}
 
 /// Kernels that wait differ by the slots that they want: so many levels are told apart.
 inline constexpr std::size_t slot_levels = 16;
@@ -73,6 +83,10 @@ class CostTables {
   [[nodiscard]] std::size_t classes(std::size_t worker) const {
     return workers_[worker].members.size();
   }
+  [[nodiscard]] double weight(std::size_t worker) const { return workers_[worker].weight; }
+  [[nodiscard]] double latency_bound_us(std::size_t worker) const {
+    return workers_[worker].latency_bound_us;
+  }
   /// The class of each kernel, in program order.
   [[nodiscard]] std::span<const std::uint32_t> class_of_kernel(std::size_t worker) const {
     return workers_[worker].class_of_kernel;
@@ -104,6 +118,8 @@ class CostTables {
     std::vector<Predecessor> before;
   };
   struct WorkerTables {
+    double weight = 1;
+    double latency_bound_us = 0;
     std::vector<std::uint32_t> class_of_kernel;
     std::vector<std::uint32_t> members;          // kernels of each class
     std::vector<OnSize> on_size;                 // [size_index]

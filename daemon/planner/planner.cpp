@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <functional>
 #include <numeric>
+
+#include "daemon/model/occupancy.h"
 
 namespace eclip::planner {
 namespace {
@@ -17,34 +20,65 @@ constexpr double overlapping_slack = 0.1;
 /// Active sets with less of the time are planned, but with less effort.
 constexpr double rare_share = 0.01;
 
-Result<void> check(const GpuDescription& gpu, std::span<const Worker> workers) {
+/// A worker that hardly ever has a request; never quite, so that every set has a weight.
+constexpr double least_activity = 1e-6;
+
+Result<void> check_number(double number, bool may_be_zero, const std::string& what,
+                          const std::string& remedy) {
+  if (std::isfinite(number) && (number > 0 || (may_be_zero && number == 0))) return {};
+  return fail(Errc::invalid_argument, what + " " + std::to_string(number) + "; " + remedy);
+}
+
+Result<void> check(const Worker& worker, const std::string& who) {
+  if (worker.unknown && !worker.kernels.empty())
+    return fail(Errc::invalid_argument, who + " is unknown and has " +
+                                            std::to_string(worker.kernels.size()) +
+                                            " kernels; leave out one of the two");
+  if (!worker.unknown && worker.kernels.empty())
+    return fail(Errc::invalid_argument,
+                who + " has no kernels; record its profile again, or mark it as unknown");
+  if (worker.kernels.size() > most_kernels)
+    return fail(Errc::invalid_argument, who + " has " + std::to_string(worker.kernels.size()) +
+                                            " kernels in a request, more than " +
+                                            std::to_string(most_kernels) +
+                                            "; profile a shorter request");
+  if (auto ok = check_number(worker.requests_per_s, true, who + " has the rate",
+                             "give requests per second, or 0 for a closed loop");
+      !ok)
+    return ok;
+  if (auto ok = check_number(worker.weight, false, who + " has the weight", "give one above 0");
+      !ok)
+    return ok;
+  return check_number(worker.latency_bound_us, true, who + " has the latency bound",
+                      "give microseconds, or 0 for none");
+}
+
+Result<void> check(const GpuDescription& gpu, std::span<const Worker> workers,
+                   const PlannerOptions& options) {
+  const std::string count = std::to_string(workers.size()) + " workers";
   if (workers.empty())
     return fail(Errc::invalid_argument, "a plan needs at least one worker; none was given");
   if (workers.size() > most_workers)
     return fail(Errc::budget_exceeded,
-                std::to_string(workers.size()) + " workers need " + std::to_string(workers.size()) +
-                    " home leaves, and a GPU has " + std::to_string(stream_budget) +
+                count + " need " + std::to_string(workers.size()) + " home leaves, and a GPU has " +
+                    std::to_string(stream_budget) +
                     " CU-masked streams; plan for fewer workers or use another GPU for some");
-  if (workers.size() > 2 * gpu.geometry.shader_engines)
-    return fail(Errc::budget_exceeded, std::to_string(workers.size()) +
-                                           " workers need as many halves of shader engines; " +
+  if (options.pool) {
+    if (auto ok = check_pool(gpu, *options.pool); !ok) return ok;
+  } else if (gpu.geometry.xccs > 1) {
+    return fail(Errc::unsupported, gpu.name + " has " + std::to_string(gpu.geometry.xccs) +
+                                       " XCCs, for which the planner cannot make masks; give a "
+                                       "pool whose masks have CUs on each");
+  } else if (workers.size() > 2 * gpu.geometry.shader_engines) {
+    return fail(Errc::budget_exceeded, count + " need as many halves of shader engines; " +
                                            gpu.name + " has " +
                                            std::to_string(2 * gpu.geometry.shader_engines) +
-                                           ", so plan for fewer workers");
-  for (std::size_t w = 0; w < workers.size(); ++w) {
-    const std::string who = "worker " + std::to_string(w) + " ('" + workers[w].name + "')";
-    if (workers[w].kernels.empty())
-      return fail(Errc::invalid_argument, who + " has no kernels; record its profile again");
-    if (workers[w].kernels.size() > most_kernels)
-      return fail(Errc::invalid_argument,
-                  who + " has " + std::to_string(workers[w].kernels.size()) +
-                      " kernels in a request, more than " + std::to_string(most_kernels) +
-                      "; profile a shorter request");
-    const double rate = workers[w].requests_per_s;
-    if (!std::isfinite(rate) || rate < 0)
-      return fail(Errc::invalid_argument, who + " has the rate " + std::to_string(rate) +
-                                              "; give requests per second, or 0 for a closed loop");
+                                           ", so plan for fewer workers or give a pool");
   }
+  for (std::size_t w = 0; w < workers.size(); ++w)
+    if (auto ok = check(workers[w], "worker " + std::to_string(w) + " ('" + workers[w].name + "')");
+        !ok)
+      return ok;
   return {};
 }
 
@@ -97,9 +131,13 @@ class Planning {
       const std::uint32_t cus = gpu.geometry.cu_count();
       groups_.push_back(cut_into_groups(worker, cus, options.group_us));
       const double busy = worker.requests_per_s * 1e-6 * service_us(worker, cus);
-      activity_.push_back(worker.requests_per_s == 0 ? most_activity
-                                                     : std::min(busy, most_activity));
+      activity_.push_back(worker.requests_per_s == 0
+                              ? most_activity
+                              : std::clamp(busy, least_activity, most_activity));
     }
+    double none_active = 1;
+    for (const double activity : activity_) none_active *= 1 - activity;
+    any_active_ = 1 - none_active;
     // Stream 0 of the tables is the whole GPU, with or without a mask: the cost is the same.
     masks_.push_back(CuMask::full(gpu.geometry.cu_count()));
     cost_.unmasked = 0;
@@ -107,22 +145,22 @@ class Planning {
   }
 
   Plan run() {
-    const LeafSizes sized = sized_leaves(gpu_, workers_, activity_);
-    const LeafSizes equal = equal_leaves(gpu_, workers_.size());
-    std::vector<IndexedPool> pools;
-    pools.push_back(indexed(pool_of_leaves(gpu_, "disjoint", sized, workers_, activity_)));
-    if (equal.halves != sized.halves)
-      pools.push_back(indexed(pool_of_leaves(gpu_, "equal", equal, workers_, activity_)));
-    pools.push_back(indexed(overlapping_pool(gpu_, workers_, overlapping_slack)));
+    const std::vector<IndexedPool> pools = this->pools();
     const CostTables tables(gpu_, workers_, masks_, Resolution::classes);
     const RowSearch search(gpu_, tables, groups_, cost_, options_.search);
 
     Plan plan{.pool = {}, .groups = groups_, .activity = activity_};
     for (std::size_t w = 0; w < workers_.size(); ++w) plan.solo_us.push_back(search.solo_us(w));
     const std::vector<std::uint32_t> unmasked(workers_.size(), pools[0].unmasked());
-    plan.candidates.push_back(policy(search, "unmasked", unmasked));
-    for (const IndexedPool& pool : pools)
-      plan.candidates.push_back(policy(search, pool.pool.name, pool.home));
+    plan.candidates.push_back(policy(search, "unmasked", [&](WorkerSet) { return unmasked; }));
+    for (const IndexedPool& pool : pools) {
+      plan.candidates.push_back(policy(search,
+                                       pools.size() > 1 ? pool.pool.name : std::string("homes"),
+                                       [&](WorkerSet) { return pool.home; }));
+      if (pools.size() == 1)
+        plan.candidates.push_back(policy(
+            search, "largest free", [&](WorkerSet active) { return largest_free(pool, active); }));
+    }
 
     // Pools are compared by the likely active sets; the best one is planned for all sets. Should a
     // policy be better after all, in the rest, its pool is planned, too.
@@ -151,7 +189,7 @@ class Planning {
       Row& row = best_rows[active - 1];
       if (row.simulated_value > 0) {
         // Judged already.
-      } else if (probability(active) < rare_share) {
+      } else if (share(active) < rare_share) {
         row = search.move_groups(std::move(row), best_pool->streams);
       } else {
         std::vector<Row> starts = starts_of(search, *best_pool, active);
@@ -167,11 +205,40 @@ class Planning {
     plan.unmasked = static_cast<std::uint32_t>(best_pool->pool.streams.size());
     for (Row& row : best_rows) renumber(row, best_pool->streams);
     plan.rows = std::move(best_rows);
+    plan.violations = violations(plan);
     return plan;
   }
 
  private:
   [[nodiscard]] WorkerSet all() const { return (WorkerSet{1} << workers_.size()) - 1; }
+
+  /// The given pool, or those to choose from.
+  std::vector<IndexedPool> pools() {
+    const auto of_masks = [this](const char* name, std::span<const CuMask> masks) {
+      return indexed(pool_of_masks(gpu_, name, masks, workers_, activity_));
+    };
+    std::vector<IndexedPool> pools;
+    if (options_.pool) {
+      pools.push_back(of_masks("given", *options_.pool));
+      return pools;
+    }
+    // Nothing tells leaves of unknown workers apart.
+    const auto& geometry = gpu_.geometry;
+    const std::vector<CuMask> tree = tree_masks(geometry.cu_count(), geometry.shader_engines);
+    const bool all_unknown =
+        std::all_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.unknown; });
+    if (all_unknown && workers_.size() <= 4 && !tree.empty()) {
+      pools.push_back(of_masks("tree", tree));
+      return pools;
+    }
+    const LeafSizes sized = sized_leaves(gpu_, workers_, activity_);
+    const LeafSizes equal = equal_leaves(gpu_, workers_.size());
+    pools.push_back(indexed(pool_of_leaves(gpu_, "disjoint", sized, workers_, activity_)));
+    if (equal.halves != sized.halves)
+      pools.push_back(indexed(pool_of_leaves(gpu_, "equal", equal, workers_, activity_)));
+    pools.push_back(indexed(overlapping_pool(gpu_, workers_, overlapping_slack)));
+    return pools;
+  }
 
   IndexedPool indexed(Pool pool) {
     IndexedPool indexed{.pool = std::move(pool), .streams = {}, .home = {}};
@@ -189,6 +256,8 @@ class Planning {
       product *= active >> w & 1U ? activity_[w] : 1 - activity_[w];
     return product;
   }
+  /// Of the time in which any worker is active.
+  [[nodiscard]] double share(WorkerSet active) const { return probability(active) / any_active_; }
   [[nodiscard]] std::vector<WorkerSet> every_set() const {
     std::vector<WorkerSet> sets(all());
     std::iota(sets.begin(), sets.end(), WorkerSet{1});
@@ -199,9 +268,9 @@ class Planning {
     std::vector<WorkerSet> sets = every_set();
     std::stable_sort(sets.begin(), sets.end(),
                      [this](WorkerSet a, WorkerSet b) { return probability(a) > probability(b); });
-    double left = 1 - probability(0);
+    double left = 1;
     std::size_t count = 0;
-    for (; count < sets.size() && left > rare_share; ++count) left -= probability(sets[count]);
+    for (; count < sets.size() && left > rare_share; ++count) left -= share(sets[count]);
     sets.resize(std::max<std::size_t>(count, 1));
     return sets;
   }
@@ -237,17 +306,32 @@ class Planning {
         ->value;
   }
 
+  /// Of each worker, by who is active.
+  using StreamOfWorker = std::function<std::vector<std::uint32_t>(WorkerSet active)>;
   [[nodiscard]] Candidate policy(const RowSearch& search, std::string name,
-                                 const std::vector<std::uint32_t>& stream_of_worker) const {
+                                 const StreamOfWorker& streams_of) const {
     std::vector<double> values;
     Candidate candidate{.name = std::move(name), .all_active = {}};
     for (WorkerSet active = 1; active <= all(); ++active) {
-      candidate.all_active = search.evaluate(search.whole(active, stream_of_worker));
+      candidate.all_active = search.evaluate(search.whole(active, streams_of(active)));
       values.push_back(candidate.all_active.value);
     }
     candidate.value = mean(values);
     if (options_.judge_by_simulation) simulate(search, candidate.all_active);
     return candidate;
+  }
+
+  [[nodiscard]] std::vector<Violation> violations(const Plan& plan) const {
+    std::vector<Violation> found;
+    for (WorkerSet active = 1; active <= all(); ++active) {
+      const Row& row = plan.row(active);
+      const auto& request_us =
+          row.simulated_us.empty() ? row.prediction.request_us : row.simulated_us;
+      for (std::size_t w = 0; w < workers_.size(); ++w)
+        if (late_penalty(request_us[w], workers_[w].latency_bound_us) > 0)
+          found.push_back({active, w, request_us[w], workers_[w].latency_bound_us});
+    }
+    return found;
   }
 
   /// The policies, and each worker on its leaf and the idle ones that it is given.
@@ -270,7 +354,7 @@ class Planning {
       const std::vector<Row> starts = starts_of(search, pool, active);
       row = search.move_workers(starts, pool.streams);
       // From every start where it matters: pools are compared by the outcome.
-      for (std::size_t i = 0; i < starts.size() && probability(active) >= rare_share; ++i) {
+      for (std::size_t i = 0; i < starts.size() && share(active) >= rare_share; ++i) {
         Row other = search.move_workers({starts[i]}, pool.streams);
         if (other.value < row.value) row = std::move(other);
       }
@@ -315,26 +399,24 @@ class Planning {
     return rows;
   }
 
-  /// Each active worker on the largest stream that has its leaf and no other active worker's, nor
-  /// one that another was given.
+  /// Each active worker on the largest stream that has its home's CUs and none of another active
+  /// worker's home, nor of what another was given.
   [[nodiscard]] std::vector<std::uint32_t> largest_free(const IndexedPool& pool,
                                                         WorkerSet active) const {
     std::vector<std::uint32_t> streams = pool.home;
-    WorkerSet taken = active;
+    const auto is_free = [&](const CuMask& mask, std::size_t worker) {
+      for (std::size_t other = 0; other < workers_.size(); ++other)
+        if (other != worker && (active >> other & 1U) && mask.overlap(masks_[streams[other]]) > 0)
+          return false;
+      return true;
+    };
     for (std::size_t w = 0; w < workers_.size(); ++w) {
-      const WorkerSet own = WorkerSet{1} << w;
-      if (!(active & own)) continue;
-      std::uint32_t most = 0;
-      WorkerSet leaves = own;
-      for (std::size_t s = 0; s < pool.pool.streams.size(); ++s) {
-        const PoolStream& stream = pool.pool.streams[s];
-        if (!(stream.leaves & own) || (stream.leaves & taken & ~own)) continue;
-        if (stream.mask.count() <= most) continue;
-        most = stream.mask.count();
-        leaves = stream.leaves;
-        streams[w] = pool.streams[s];
-      }
-      taken |= leaves;
+      if (!(active >> w & 1U)) continue;
+      const CuMask& home = masks_[pool.home[w]];
+      for (const std::uint32_t s : pool.streams)
+        if (masks_[s].count() > masks_[streams[w]].count() &&
+            masks_[s].overlap(home) == home.count() && is_free(masks_[s], w))
+          streams[w] = s;
     }
     return streams;
   }
@@ -361,15 +443,31 @@ class Planning {
   CostOptions cost_;
   std::vector<Groups> groups_;
   std::vector<double> activity_;
+  double any_active_ = 0;  // share of the time
   std::vector<CuMask> masks_;
 };
 
 }  // namespace
 
+Worker as_planned(const GpuDescription& gpu, const Worker& worker) {
+  if (!worker.unknown) return worker;
+  constexpr std::uint32_t workgroup_size = 256;
+  const std::uint32_t cus = gpu.geometry.cu_count();
+  model::LaunchShape shape{.workgroups = 0, .workgroup_size = workgroup_size};
+  shape.workgroups = cus * model::workgroups_per_cu(shape, gpu.geometry);
+  const std::vector<model::TimePoint> points{{cus, unknown_request_us}};
+  Worker planned = worker;
+  planned.kernels = {std::make_shared<const model::Kernel>(*model::Kernel::create(shape, points))};
+  return planned;
+}
+
 Result<Plan> make_plan(const GpuDescription& gpu, std::span<const Worker> workers,
                        const PlannerOptions& options) {
-  if (auto checked = check(gpu, workers); !checked) return tl::unexpected(checked.error());
-  return Planning(gpu, workers, options).run();
+  if (auto checked = check(gpu, workers, options); !checked) return tl::unexpected(checked.error());
+  std::vector<Worker> planned;
+  planned.reserve(workers.size());
+  for (const Worker& worker : workers) planned.push_back(as_planned(gpu, worker));
+  return Planning(gpu, planned, options).run();
 }
 
 }  // namespace eclip::planner

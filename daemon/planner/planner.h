@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,11 +16,15 @@ namespace eclip::planner {
 
 inline constexpr std::size_t most_workers = stream_budget;
 inline constexpr std::size_t most_kernels = 1'000'000;  ///< of one worker
+inline constexpr double unknown_request_us = 1000;      ///< of a worker without a profile
 
 struct PlannerOptions {
   SearchOptions search{};
   CostOptions cost{};     ///< `unmasked` and `queues` are the planner's to set
   double group_us = 500;  ///< a worker looks for another stream no more often than that
+  /// The streams that there are: the plan's pool is these, in this order. Without: the planner
+  /// chooses a pool.
+  std::optional<std::vector<CuMask>> pool{};
   /// Among the policies and what the search found, take what is best in the device model, for the
   /// likely active sets and for all workers: some 10 to 50 ms for each candidate.
   bool judge_by_simulation = false;
@@ -35,26 +40,42 @@ struct Candidate {
   Row all_active;  ///< its row for all workers at once
 };
 
+/// A latency bound that a row does not keep. Nothing better was found for that set of workers.
+struct Violation {
+  WorkerSet active = 0;
+  std::size_t worker = 0;
+  double request_us = 0;  ///< simulated where the row was, else predicted
+  double latency_bound_us = 0;
+};
+
 /// Streams 0 .. pool.streams.size() - 1 are the pool's; stream `unmasked` has no CU mask and does
 /// not count in the budget.
 struct Plan {
   Pool pool;
   std::uint32_t unmasked = 0;
-  std::vector<Groups> groups;         ///< of each worker
-  std::vector<double> activity;       ///< share of the time in which each worker has a request
-  std::vector<double> solo_us;        ///< each worker alone without a mask
-  std::vector<Row> rows;              ///< rows[active - 1] for every set of active workers
-  double value = 0;                   ///< expected over the active sets
-  double lower_bound = 0;             ///< no plan on this pool has a smaller expected value
-  std::vector<Candidate> candidates;  ///< what was evaluated and rejected
+  std::vector<Groups> groups;    ///< of each worker
+  std::vector<double> activity;  ///< share of the time in which each worker has a request
+  std::vector<double> solo_us;   ///< each worker alone without a mask
+  std::vector<Row> rows;         ///< rows[active - 1] for every set of active workers
+  double value = 0;              ///< expected over the active sets
+  double lower_bound = 0;        ///< no plan on this pool has a smaller expected value
+  /// What was evaluated and rejected: first nobody masked, second everybody at home.
+  std::vector<Candidate> candidates;
+  std::vector<Violation> violations;  ///< of latency bounds; empty: all rows keep them
   bool complete = true;               ///< false when the search ran out of time
 
   [[nodiscard]] const Row& row(WorkerSet active) const { return rows[active - 1]; }
 };
 
-/// Errc::invalid_argument: no worker, a worker without kernels or with too many, a rate that is not
-/// a finite number of at least 0. Errc::budget_exceeded: more than most_workers workers, or more
-/// workers than halves of shader engines. The message names the worker and the remedy.
+/// What an unknown worker is planned as: a request is one kernel of unknown_request_us that fills
+/// the whole GPU, and takes as much longer on fewer CUs. Other workers as they are.
+Worker as_planned(const model::GpuDescription& gpu, const Worker& worker);
+
+/// Errc::invalid_argument: no worker; a worker without kernels that is not unknown, or with too
+/// many; a rate or bound that is not a finite number of at least 0, a weight that is not one above
+/// 0; a given pool that cannot be (check_pool). Errc::budget_exceeded: more than most_workers
+/// workers; without a given pool, more workers than halves of shader engines. Errc::unsupported:
+/// several XCCs and no given pool. The message names the worker or stream and the remedy.
 Result<Plan> make_plan(const model::GpuDescription& gpu, std::span<const Worker> workers,
                        const PlannerOptions& options);
 

@@ -72,6 +72,14 @@ double probability(WorkerSet active, std::span<const double> activity) {
   return product;
 }
 
+/// What a leaf on which the worker's kernels take `time_us` costs, relative to the whole GPU.
+double leaf_cost(const GpuDescription& gpu, const Worker& worker, double activity, double time_us,
+                 double fastest_us) {
+  const double gaps_us = static_cast<double>(worker.kernels.size() - 1) * gpu.timing.launch_gap_us;
+  return worker.weight * activity * time_us / fastest_us +
+         late_penalty(time_us + gaps_us, worker.latency_bound_us);
+}
+
 /// Request times by number of halves, each computed once.
 class LeafTimes {
  public:
@@ -92,7 +100,8 @@ class LeafTimes {
 };
 
 std::vector<WorkerSet> share_idle(LeafTimes& times, const LeafSizes& sizes,
-                                  std::span<const double> activity, WorkerSet active) {
+                                  std::span<const Worker> workers, std::span<const double> activity,
+                                  WorkerSet active) {
   std::vector<WorkerSet> shares(sizes.halves.size(), 0);
   for (std::size_t i = 0; i < shares.size(); ++i)
     if (active >> i & 1U) shares[i] = WorkerSet{1} << i;
@@ -103,8 +112,8 @@ std::vector<WorkerSet> share_idle(LeafTimes& times, const LeafSizes& sizes,
     for (std::size_t i = 0; i < shares.size(); ++i) {
       if (shares[i] == 0) continue;
       const std::uint32_t halves = halves_in(sizes, shares[i]);
-      const double gain =
-          activity[i] * std::log(times.on(i, halves) / times.on(i, halves + sizes.halves[idle]));
+      const double gain = workers[i].weight * activity[i] *
+                          std::log(times.on(i, halves) / times.on(i, halves + sizes.halves[idle]));
       if (gain > best_gain) {
         best_gain = gain;
         taker = i;
@@ -114,6 +123,61 @@ std::vector<WorkerSet> share_idle(LeafTimes& times, const LeafSizes& sizes,
   }
   return shares;
 }
+
+/// Homes on given streams, by depth-first search, the most promising stream first.
+class HomeSearch {
+ public:
+  HomeSearch(const GpuDescription& gpu, std::span<const CuMask> masks,
+             std::span<const Worker> workers, std::span<const double> activity)
+      : masks_(masks), homes_(workers.size()), costs_(workers.size()), left_(workers.size() + 1) {
+    for (std::size_t w = 0; w < workers.size(); ++w) {
+      const double fastest_us = service_us(workers[w], gpu.geometry.cu_count());
+      for (const CuMask& mask : masks)
+        costs_[w].push_back(leaf_cost(gpu, workers[w], activity[w],
+                                      service_us(workers[w], mask.count()), fastest_us));
+    }
+    for (std::size_t w = workers.size(); w > 0; --w)
+      left_[w - 1] = left_[w] + *std::min_element(costs_[w - 1].begin(), costs_[w - 1].end());
+  }
+
+  std::vector<std::uint32_t> run() {
+    place(0, {});
+    return best_homes_;
+  }
+
+ private:
+  /// Pairs of workers that share CUs, then the sum of slowdowns.
+  using Cost = std::pair<std::uint32_t, double>;
+
+  void place(std::size_t worker, Cost so_far) {
+    if (worker == homes_.size()) {
+      best_ = so_far;
+      best_homes_ = homes_;
+      return;
+    }
+    std::vector<std::pair<Cost, std::uint32_t>> choices;
+    for (std::uint32_t s = 0; s < masks_.size(); ++s) {
+      Cost cost{so_far.first, so_far.second + costs_[worker][s]};
+      for (std::size_t other = 0; other < worker; ++other)
+        if (masks_[s].overlap(masks_[homes_[other]]) > 0) ++cost.first;
+      choices.emplace_back(cost, s);
+    }
+    std::sort(choices.begin(), choices.end());
+    for (const auto& [cost, stream] : choices) {
+      const Cost at_least{cost.first, cost.second + left_[worker + 1]};
+      if (!best_homes_.empty() && at_least >= best_) continue;
+      homes_[worker] = stream;
+      place(worker + 1, cost);
+    }
+  }
+
+  std::span<const CuMask> masks_;
+  std::vector<std::uint32_t> homes_;
+  std::vector<std::vector<double>> costs_;  // [worker][stream]
+  std::vector<double> left_;                // least cost of this worker and those after it
+  Cost best_;
+  std::vector<std::uint32_t> best_homes_;
+};
 
 void add_stream(Pool& pool, const CuMask& mask, WorkerSet leaves) {
   for (const PoolStream& stream : pool.streams)
@@ -151,8 +215,8 @@ LeafSizes sized_leaves(const GpuDescription& gpu, std::span<const Worker> worker
       if (best[i][before] == impossible) continue;
       for (std::uint32_t halves = 1; before + halves <= total; ++halves) {
         if (!is_leaf_size(halves)) continue;
-        const double slowdown = times.on(i, halves) / times.on(i, total);
-        const double cost = best[i][before] + activity[i] * slowdown;
+        const double cost = best[i][before] + leaf_cost(gpu, workers[i], activity[i],
+                                                        times.on(i, halves), times.on(i, total));
         if (cost >= best[i + 1][before + halves]) continue;
         best[i + 1][before + halves] = cost;
         taken[i + 1][before + halves] = halves;
@@ -180,7 +244,7 @@ std::vector<WorkerSet> share_idle_leaves(const GpuDescription& gpu, const LeafSi
                                          std::span<const Worker> workers,
                                          std::span<const double> activity, WorkerSet active) {
   LeafTimes times(gpu, workers);
-  return share_idle(times, sizes, activity, active);
+  return share_idle(times, sizes, workers, activity, active);
 }
 
 Pool pool_of_leaves(const GpuDescription& gpu, std::string name, const LeafSizes& sizes,
@@ -196,11 +260,11 @@ Pool pool_of_leaves(const GpuDescription& gpu, std::string name, const LeafSizes
   const WorkerSet all = (WorkerSet{1} << leaves.size()) - 1;
   std::map<WorkerSet, double> gains;
   for (WorkerSet active = 1; active <= all; ++active) {
-    const std::vector<WorkerSet> shares = share_idle(times, sizes, activity, active);
+    const std::vector<WorkerSet> shares = share_idle(times, sizes, workers, activity, active);
     for (std::size_t i = 0; i < shares.size(); ++i) {
       if (!std::has_single_bit(shares[i]) && shares[i] != 0)
         gains[shares[i]] +=
-            probability(active, activity) *
+            workers[i].weight * probability(active, activity) *
             std::log(times.on(i, sizes.halves[i]) / times.on(i, halves_in(sizes, shares[i])));
     }
   }
@@ -234,6 +298,58 @@ Pool overlapping_pool(const GpuDescription& gpu, std::span<const Worker> workers
     for (std::uint32_t s = 0; s < pool.streams.size(); ++s)
       if (pool.streams[s].mask == mask) pool.home.push_back(s);
   }
+  return pool;
+}
+
+std::vector<CuMask> tree_masks(std::uint32_t cu_count, std::uint32_t shader_engines) {
+  if (shader_engines % 4 != 0 || cu_count < shader_engines) return {};
+  std::vector<CuMask> masks;
+  for (const std::uint32_t parts : {1U, 2U, 4U})
+    for (std::uint32_t part = 0; part < parts; ++part) {
+      CuMask& mask = masks.emplace_back(cu_count);
+      for (std::uint32_t cu = 0; cu < cu_count; ++cu)
+        if (cu % shader_engines * parts / shader_engines == part) mask.insert(cu);
+    }
+  return masks;
+}
+
+Result<void> check_pool(const GpuDescription& gpu, std::span<const CuMask> masks) {
+  if (masks.empty())
+    return fail(Errc::invalid_argument, "the given pool has no stream; give at least one CU mask");
+  if (masks.size() > stream_budget)
+    return fail(Errc::budget_exceeded, "the given pool has " + std::to_string(masks.size()) +
+                                           " CU-masked streams; the budget of a GPU is " +
+                                           std::to_string(stream_budget) + ": remove " +
+                                           std::to_string(masks.size() - stream_budget));
+  for (std::size_t s = 0; s < masks.size(); ++s) {
+    const std::string which = "stream " + std::to_string(s) + " of the given pool";
+    if (masks[s].size() != gpu.geometry.cu_count())
+      return fail(Errc::invalid_argument,
+                  which + " has a mask for " + std::to_string(masks[s].size()) + " CUs; " +
+                      gpu.name + " has " + std::to_string(gpu.geometry.cu_count()) +
+                      ": make it for this GPU");
+    if (masks[s].empty())
+      return fail(Errc::invalid_argument,
+                  which + " has no CU: a queue on it would hang; name at least one");
+    for (std::uint32_t xcc = 0; xcc < gpu.geometry.xccs; ++xcc) {
+      std::uint32_t cu = xcc;
+      while (cu < masks[s].size() && !masks[s].contains(cu)) cu += gpu.geometry.xccs;
+      if (cu >= masks[s].size())
+        return fail(Errc::invalid_argument,
+                    which + " (" + masks[s].to_string() + ") has no CU on XCC " +
+                        std::to_string(xcc) + " of " + std::to_string(gpu.geometry.xccs) +
+                        ": a queue on it would hang; add a CU whose index modulo " +
+                        std::to_string(gpu.geometry.xccs) + " is " + std::to_string(xcc));
+    }
+  }
+  return {};
+}
+
+Pool pool_of_masks(const GpuDescription& gpu, std::string name, std::span<const CuMask> masks,
+                   std::span<const Worker> workers, std::span<const double> activity) {
+  Pool pool{.name = std::move(name), .streams = {}, .home = {}};
+  for (const CuMask& mask : masks) pool.streams.push_back({mask, 0});
+  pool.home = HomeSearch(gpu, masks, workers, activity).run();
   return pool;
 }
 

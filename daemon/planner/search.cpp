@@ -92,19 +92,24 @@ CostModel RowSearch::model_of(const GroupStreams& streams) const {
 double RowSearch::value_of(const std::vector<double>& request_us,
                            const std::vector<double>& joules) const {
   double workers = 0;
+  double weights = 0;
   double slowdowns = 0;
   double rates = 0;
+  double penalties = 0;
   for (std::size_t w = 0; w < request_us.size(); ++w) {
     if (request_us[w] == 0) continue;
+    const double weight = tables_.weight(w);
     ++workers;
-    slowdowns += request_us[w] / solo_us_[w];
-    rates += solo_us_[w] / request_us[w];
+    weights += weight;
+    slowdowns += weight * request_us[w] / solo_us_[w];
+    rates += weight * solo_us_[w] / request_us[w];
+    penalties += late_penalty(request_us[w], tables_.latency_bound_us(w));
   }
   switch (options_.objective) {
     case Objective::latency:
-      return slowdowns / workers;
+      return penalties + slowdowns / weights;
     case Objective::throughput:
-      return workers / rates;
+      return penalties + weights / rates;
     case Objective::energy:
       break;
   }
@@ -112,9 +117,14 @@ double RowSearch::value_of(const std::vector<double>& request_us,
   double energies = 0;
   for (std::size_t w = 0; w < request_us.size(); ++w)
     if (request_us[w] > 0)
-      energies += (joules[w] + idle_joules_per_us * request_us[w] / workers) /
+      energies += tables_.weight(w) * (joules[w] + idle_joules_per_us * request_us[w] / workers) /
                   (solo_joules_[w] + idle_joules_per_us * solo_us_[w]);
-  return energies / workers;
+  return penalties + energies / weights;
+}
+
+double RowSearch::cost_of_time(std::size_t worker, double request_us) const {
+  return tables_.weight(worker) / solo_us_[worker] +
+         late_penalty(request_us, tables_.latency_bound_us(worker)) / request_us;
 }
 
 Row RowSearch::evaluate(GroupStreams streams) const {
@@ -190,9 +200,12 @@ std::vector<std::uint32_t> RowSearch::best_response(
   const Groups& groups = groups_[worker];
   const auto classes = tables_.class_of_kernel(worker);
   const double switch_us = gpu_.timing.barrier_us - gpu_.timing.launch_gap_us;
-  // What others lose counts as they count: relative to their time alone.
+  // What others lose counts as they count.
+  const std::vector<double> request_us = model.prediction().request_us;
   std::vector<double> weights;
-  for (const double solo_us : solo_us_) weights.push_back(solo_us_[worker] / solo_us);
+  const double own = cost_of_time(worker, request_us[worker]);
+  for (std::size_t w = 0; w < request_us.size(); ++w)
+    weights.push_back(request_us[w] == 0 ? 0 : cost_of_time(w, request_us[w]) / own);
   // cost[g][s]: group g on allowed[s]; then the least of all groups up to g that ends there.
   std::vector<std::vector<double>> cost(groups.size(), std::vector<double>(allowed.size(), 0));
   std::vector<std::vector<std::size_t>> from(groups.size(),

@@ -12,10 +12,11 @@
 
 namespace eclip::planner {
 
-/// What a plan minimises. Every worker has equal weight.
+/// What a plan minimises: means over workers by their weights. A worker past its latency bound adds
+/// more than any plan gains.
 enum class Objective : std::uint8_t {
   latency,     ///< mean over workers of request time relative to the whole GPU alone
-  throughput,  ///< the same as a harmonic mean: workers / sum of relative rates
+  throughput,  ///< the same as a harmonic mean: 1 / mean of relative rates
   energy,      ///< mean over workers of joules of a request relative to the whole GPU alone; a
                ///< request takes its own energy and an equal share of the idle power
 };
@@ -91,6 +92,8 @@ class RowSearch {
   [[nodiscard]] CostModel model_of(const GroupStreams& streams) const;
   [[nodiscard]] bool cannot_be_better(const Row& row, std::size_t worker,
                                       std::uint32_t stream) const;
+  /// What a little more time of a worker's request adds to the value, up to a factor for all.
+  [[nodiscard]] double cost_of_time(std::size_t worker, double request_us) const;
   [[nodiscard]] std::vector<std::uint32_t> best_response(
       const CostModel& model, std::size_t worker, const std::vector<std::uint32_t>& allowed) const;
   bool swap_workers(Row& row) const;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -73,21 +74,30 @@ struct PlanOptions {
   fs::path data = default_data();
   fs::path gpu;
   std::vector<std::string> workers;
+  std::vector<std::string> pool;
+  std::vector<double> weights;
+  std::vector<double> bounds_ms;
   std::string objective = "latency";
   eclip::planner::PlannerOptions planner;
   double time_limit_ms = 0;
   bool analytic = false;
   bool json = false;
+  bool toml = false;
 };
 
 void add_plan(CLI::App& app, PlanOptions& options) {
   CLI::App* command = app.add_subcommand("plan", "Plan for workers, and explain the plan");
   command
       ->add_option("--worker", options.workers,
-                   "A profile, a file or a name in the data's profiles/, and the worker's requests "
-                   "per second; without a rate: a closed loop. Once for each worker")
+                   "A profile, a file or a name in the data's profiles/, or \"unknown\", and the "
+                   "worker's requests per second; without a rate: a closed loop. Once for each "
+                   "worker")
       ->required()
       ->type_name("PROFILE[:RATE]");
+  command->add_option("--weights", options.weights,
+                      "How much each worker counts, in the order of --worker; default: 1 each");
+  command->add_option("--bounds-ms", options.bounds_ms,
+                      "Longest time of a request of each worker once it runs, likewise; 0: any");
   command->add_option("--data", options.data, "Folder with profiles/ and gpus/")
       ->envname("ECLIP_DATA_DIR")
       ->capture_default_str();
@@ -107,7 +117,17 @@ void add_plan(CLI::App& app, PlanOptions& options) {
       ->check(CLI::Range(0.0, 1e9));
   command->add_flag("--analytic", options.analytic,
                     "Decide by the cost model alone, without simulating the best candidates");
-  command->add_flag("--json", options.json, "Print the plan as JSON (eclip.plan/1)");
+  command
+      ->add_option("--pool", options.pool,
+                   "Plan for these streams only: masks as in HSA_CU_MASK (0:0-14), or \"tree\", "
+                   "eclipd's own pool: the GPU, its halves and its quarters")
+      ->type_name("tree | MASK...");
+  auto* json = command->add_flag("--json", options.json, "Print the plan as JSON (eclip.plan/1)");
+  command
+      ->add_flag("--toml", options.toml,
+                 "Print the plan's pool as a section of eclipd's "
+                 "configuration")
+      ->excludes(json);
 }
 
 /// PROFILE[:RATE]. What follows the last colon is a rate when it is a number.
@@ -123,6 +143,9 @@ eclip::Result<eclip::planner::Worker> read_worker(const std::string& text, const
                              "' is not a rate; give requests per second above 0, or no colon");
     name.resize(colon);
   }
+  if (name == "unknown")
+    return eclip::planner::Worker{
+        .name = name, .kernels = {}, .requests_per_s = rate, .unknown = true};
   std::error_code error;
   const fs::path file =
       fs::exists(name, error) ? fs::path(name) : data / "profiles" / (name + ".h100.json");
@@ -130,6 +153,48 @@ eclip::Result<eclip::planner::Worker> read_worker(const std::string& text, const
   if (!profile) return eclip::fail(profile.error(), "--worker " + text);
   return eclip::planner::Worker{
       .name = name, .kernels = eclip::planner::kernels_of(*profile), .requests_per_s = rate};
+}
+
+/// One number for each worker, or none at all.
+eclip::Result<void> set_each(std::vector<eclip::planner::Worker>& workers,
+                             const std::vector<double>& numbers, const char* option,
+                             const std::function<void(eclip::planner::Worker&, double)>& set) {
+  if (numbers.empty()) return {};
+  if (numbers.size() != workers.size())
+    return eclip::fail(eclip::Errc::invalid_argument,
+                       std::string(option) + " has " + std::to_string(numbers.size()) +
+                           " numbers for " + std::to_string(workers.size()) +
+                           " workers; give one for each");
+  for (std::size_t w = 0; w < workers.size(); ++w) set(workers[w], numbers[w]);
+  return {};
+}
+
+/// "tree", or masks in the grammar of HSA_CU_MASK, each for GPU 0.
+eclip::Result<std::vector<eclip::CuMask>> read_pool(const std::vector<std::string>& texts,
+                                                    const eclip::model::GpuDescription& gpu) {
+  const auto& geometry = gpu.geometry;
+  if (texts.size() == 1 && texts.front() == "tree") {
+    auto masks = eclip::planner::tree_masks(geometry.cu_count(), geometry.shader_engines);
+    if (masks.empty())
+      return eclip::fail(eclip::Errc::unsupported,
+                         "--pool tree needs a multiple of 4 shader engines; " + gpu.name + " has " +
+                             std::to_string(geometry.shader_engines) + ": give masks instead");
+    return masks;
+  }
+  std::vector<eclip::CuMask> masks;
+  for (const std::string& text : texts) {
+    const auto entries = eclip::parse_hsa_cu_mask(text);
+    if (!entries) return eclip::fail(entries.error(), "--pool " + text);
+    for (const eclip::CuMaskEntry& entry : *entries) {
+      if (entry.gpus != std::vector<std::uint32_t>{0})
+        return eclip::fail(eclip::Errc::invalid_argument,
+                           "--pool " + text + ": a plan is for one GPU; write 0: before the CUs");
+      auto mask = eclip::CuMask::parse(entry.cu_list, geometry.cu_count());
+      if (!mask) return eclip::fail(mask.error(), "--pool " + text);
+      masks.push_back(std::move(*mask));
+    }
+  }
+  return masks;
 }
 
 int run_plan(PlanOptions options) {
@@ -142,6 +207,19 @@ int run_plan(PlanOptions options) {
     auto worker = read_worker(text, options.data);
     if (!worker) return report(worker.error());
     workers.push_back(std::move(*worker));
+  }
+  if (auto set = set_each(workers, options.weights, "--weights",
+                          [](auto& worker, double number) { worker.weight = number; });
+      !set)
+    return report(set.error());
+  if (auto set = set_each(workers, options.bounds_ms, "--bounds-ms",
+                          [](auto& worker, double ms) { worker.latency_bound_us = 1000 * ms; });
+      !set)
+    return report(set.error());
+  if (!options.pool.empty()) {
+    auto masks = read_pool(options.pool, *gpu);
+    if (!masks) return report(masks.error());
+    options.planner.pool = std::move(*masks);
   }
   if (options.time_limit_ms > 0) {
     const auto until =
@@ -156,8 +234,10 @@ int run_plan(PlanOptions options) {
   options.planner.judge_by_simulation = !options.analytic;
   const auto plan = eclip::planner::make_plan(*gpu, workers, options.planner);
   if (!plan) return report(plan.error());
-  const std::string text = options.json ? eclip::plan::plan_json(*plan, workers, *gpu, objective)
-                                        : eclip::plan::plan_report(*plan, workers, *gpu, objective);
+  const std::string text = options.toml ? eclip::plan::pool_toml(*plan)
+                           : options.json
+                               ? eclip::plan::plan_json(*plan, workers, *gpu, objective)
+                               : eclip::plan::plan_report(*plan, workers, *gpu, objective);
   std::fputs(text.c_str(), stdout);
   return EXIT_SUCCESS;
 }

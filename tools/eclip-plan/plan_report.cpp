@@ -70,12 +70,6 @@ std::string set_name(WorkerSet set, std::size_t workers) {
   return text;
 }
 
-const Candidate* candidate(const Plan& plan, const std::string& name) {
-  for (const Candidate& candidate : plan.candidates)
-    if (candidate.name == name) return &candidate;
-  return nullptr;
-}
-
 /// Joules of a request: its dynamic energy, and its equal share of the idle power for its time.
 double joules_of(const Row& row, std::size_t worker, const model::GpuDescription& gpu,
                  std::size_t active) {
@@ -107,17 +101,17 @@ std::string worker_table(const Plan& plan, std::span<const Worker> workers,
       "idle power):\n\n| worker | profile | stream | switches | predicted | simulated | alone | "
       "unmasked | model-wise | energy |\n"
       "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
-  const auto other_ms = [&](const char* name, std::size_t w) {
-    const Candidate* other = candidate(plan, name);
-    return other ? other->all_active.prediction.request_us[w] / 1000 : 0;
+  const auto other_ms = [&](const Candidate& other, std::size_t w) {
+    return other.all_active.prediction.request_us[w] / 1000;
   };
   for (std::size_t w = 0; w < workers.size(); ++w)
-    text += fmt::format("| {} | {} | {} | {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |\n", w,
-                        workers[w].name, runs_of(plan, row.streams[w]), switches_of(row.streams[w]),
-                        row.prediction.request_us[w] / 1000,
-                        row.simulated_us.empty() ? 0 : row.simulated_us[w] / 1000,
-                        plan.solo_us[w] / 1000, other_ms("unmasked", w), other_ms("disjoint", w),
-                        joules_of(row, w, gpu, workers.size()));
+    text +=
+        fmt::format("| {} | {} | {} | {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |\n",
+                    w, workers[w].name, runs_of(plan, row.streams[w]), switches_of(row.streams[w]),
+                    row.prediction.request_us[w] / 1000,
+                    row.simulated_us.empty() ? 0 : row.simulated_us[w] / 1000,
+                    plan.solo_us[w] / 1000, other_ms(plan.candidates[0], w),
+                    other_ms(plan.candidates[1], w), joules_of(row, w, gpu, workers.size()));
   return text + fmt::format("\nMean power {:.0f} W.\n", row.prediction.watts);
 }
 
@@ -132,6 +126,19 @@ std::string row_table(const Plan& plan, std::size_t workers) {
             fmt::format("{}{}: {}", streams.empty() ? "" : "; ", w, runs_of(plan, row.streams[w]));
     text += fmt::format("| {} | {} | {:.3f} |\n", set_name(active, workers), streams, row.value);
   }
+  return text;
+}
+
+std::string violation_table(const Plan& plan, std::span<const Worker> workers) {
+  if (plan.violations.empty()) return "";
+  std::string text =
+      "\nLatency bounds that no plan found keeps; these rows come closest:\n\n| active | worker | "
+      "request, ms | bound, ms |\n| --- | --- | ---: | ---: |\n";
+  for (const planner::Violation& violation : plan.violations)
+    text += fmt::format("| {} | {} ({}) | {:.2f} | {:.2f} |\n",
+                        set_name(violation.active, workers.size()), violation.worker,
+                        workers[violation.worker].name, violation.request_us / 1000,
+                        violation.latency_bound_us / 1000);
   return text;
 }
 
@@ -160,6 +167,7 @@ std::string plan_report(const Plan& plan, std::span<const Worker> workers,
   text += worker_table(plan, workers, gpu);
   text += row_table(plan, workers.size());
   text += candidate_table(plan);
+  text += violation_table(plan, workers);
   text += fmt::format(
       "\n{} ({}), expected over the active sets: {:.3f}; no plan on this pool is below {:.3f} "
       "(gap {:.0f} %).{}\n",
@@ -167,6 +175,13 @@ std::string plan_report(const Plan& plan, std::span<const Worker> workers,
       100 * (plan.value / plan.lower_bound - 1),
       plan.complete ? "" : " The search ran out of time.");
   return text;
+}
+
+std::string pool_toml(const Plan& plan) {
+  std::string text = "[pool]\nstreams = [";
+  for (std::size_t s = 0; s < plan.pool.streams.size(); ++s)
+    text += fmt::format("{}\"0:{}\"", s == 0 ? "" : ", ", plan.pool.streams[s].mask.to_string());
+  return text + "]\n";
 }
 
 std::string plan_json(const Plan& plan, std::span<const Worker> workers,
@@ -188,6 +203,10 @@ std::string plan_json(const Plan& plan, std::span<const Worker> workers,
   for (std::size_t w = 0; w < workers.size(); ++w)
     root["workers"].push_back({{"name", workers[w].name},
                                {"requests_per_s", workers[w].requests_per_s},
+                               {"unknown", workers[w].unknown},
+                               {"weight", workers[w].weight},
+                               {"latency_bound_us", workers[w].latency_bound_us},
+                               {"home", plan.pool.home[w]},
                                {"activity", plan.activity[w]},
                                {"alone_us", plan.solo_us[w]},
                                {"first_kernel_of_group", plan.groups[w]}});
@@ -207,6 +226,11 @@ std::string plan_json(const Plan& plan, std::span<const Worker> workers,
                                   {"value", candidate.value},
                                   {"simulated_value", candidate.all_active.simulated_value},
                                   {"request_us", candidate.all_active.prediction.request_us}});
+  for (const planner::Violation& violation : plan.violations)
+    root["violations"].push_back({{"active", violation.active},
+                                  {"worker", violation.worker},
+                                  {"request_us", violation.request_us},
+                                  {"latency_bound_us", violation.latency_bound_us}});
   return root.dump(1) + "\n";
 }
 

@@ -15,4 +15,7 @@ std::string plan_report(const planner::Plan& plan, std::span<const planner::Work
 std::string plan_json(const planner::Plan& plan, std::span<const planner::Worker> workers,
                       const model::GpuDescription& gpu, planner::Objective objective);
 
+/// The plan's pool as the section of eclipd's configuration that makes eclipd create it.
+std::string pool_toml(const planner::Plan& plan);
+
 }  // namespace eclip::plan

@@ -174,6 +174,26 @@ TEST(Planner, ARateMustBeANumber) {
   }
 }
 
+TEST(Planner, AWorkerThatIsHardlyEverActiveStillHasAPlan) {
+  std::vector<Worker> workers{worker_of("a", 1, filling_kernel(16, 100))};
+  workers[0].requests_per_s = std::numeric_limits<double>::denorm_min();
+  const auto plan = make_plan(small_gpu(), workers, {});
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_NEAR(plan->value, 1, 1e-9);
+}
+
+TEST(Planner, LikelySetsAreThoseOfTheActiveTimeHoweverShortItIs) {
+  std::vector<Worker> workers{worker_of("a", 10, filling_kernel(8, 100)),
+                              worker_of("b", 10, filling_kernel(8, 100))};
+  for (Worker& worker : workers) worker.requests_per_s = 2;  // 0.2 % of the time
+  PlannerOptions options;
+  options.judge_by_simulation = true;
+  const auto plan = make_plan(small_gpu(), workers, options);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_GT(plan->row(1).simulated_value, 0);
+  EXPECT_GT(plan->row(2).simulated_value, 0);
+}
+
 TEST(Planner, MoreWorkersThanStreamsHaveNoPlan) {
   const std::vector<Worker> workers(8, worker_of("a", 1, filling_kernel(16, 100)));
   const auto plan = make_plan(small_gpu(), workers, {});
