@@ -1,5 +1,7 @@
 #include "daemon/config.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <fstream>
 #include <iterator>
@@ -53,6 +55,16 @@ class TableReader {
     set(*number);
   }
 
+  void read(std::string_view key, double minimum, double maximum, double& value) {
+    const toml::node* node = take(key);
+    if (node == nullptr) return;
+    const auto number = node->value<double>();
+    if (!number || !(*number >= minimum && *number <= maximum))
+      return set_error(
+          *node, fmt::format("{} must be a number from {} to {}", path(key), minimum, maximum));
+    value = *number;
+  }
+
   void read(std::string_view key, bool& value) {
     const toml::node* node = take(key);
     if (node == nullptr) return;
@@ -72,8 +84,11 @@ class TableReader {
       if (!text) return set_error(element, path(key) + " must be an array of strings");
       value.push_back(*text);
     }
-    if (value.empty()) set_error(*node, path(key) + " is empty; leave it out for the default pool");
+    if (value.empty()) set_error(*node, path(key) + " is empty; leave it out for the default");
   }
+
+  /// The key is read by others.
+  void know(std::string_view key) { known_.emplace(key); }
 
   void refuse(const std::string& text) {
     if (table_ != nullptr) set_error(*table_, text);
@@ -148,6 +163,56 @@ Result<void> read_users(const toml::table& root, const std::string& source, Conf
     else if (!config.limits.emplace(*uid, limits).second)
       table.refuse("a second [[limits]] of uid " + std::to_string(*uid) + "; keep one");
     if (auto finished = table.finish(); !finished) return finished;
+  }
+  return {};
+}
+
+void read_planner(TableReader& table, Config& config) {
+  auto& planner = config.planner;
+  table.read("enabled", planner.enabled);
+  std::string objective;
+  table.read("objective", objective, {"latency", "throughput", "energy"});
+  if (!objective.empty())
+    planner.objective = objective == "latency"      ? planner::Objective::latency
+                        : objective == "throughput" ? planner::Objective::throughput
+                                                    : planner::Objective::energy;
+  table.read("gpu", planner.gpu, {});
+  table.read("profile_dirs", planner.profile_dirs);
+  std::string state_dir = planner.state_dir.string();
+  table.read("state_dir", state_dir, {});
+  planner.state_dir = state_dir;
+  table.read("time_limit_ms", 10, 600'000,
+             [&](auto n) { planner.time_limit = std::chrono::milliseconds(n); });
+  table.read("simulate", planner.simulate);
+  table.read("replan_percent", 1, 1000,
+             [&](auto n) { planner.replan_percent = static_cast<std::uint32_t>(n); });
+  table.know("workers");
+}
+
+/// The [[planner.workers]] tables.
+Result<void> read_planned_workers(const toml::table& root, const std::string& source,
+                                  Config& config) {
+  const toml::node* node = root["planner"]["workers"].node();
+  if (node == nullptr) return {};
+  const toml::array* workers = node->as_array();
+  if (workers == nullptr)
+    return fail(Errc::invalid_argument,
+                source + ":" + std::to_string(node->source().begin.line) +
+                    ": planner.workers must be an array of tables: [[planner.workers]]");
+  for (const auto& each : *workers) {
+    TableReader table(each, "planner.workers", source);
+    PlannedWorker worker;
+    table.read("name", worker.name, {});
+    table.read("profile", worker.profile, {});
+    table.read("requests_per_s", 0, 1e6, worker.requests_per_s);
+    table.read("latency_bound_ms", 0, 1e6, worker.latency_bound_ms);
+    table.read("weight", 0.01, 100, worker.weight);
+    if (worker.name.empty()) table.refuse("[[planner.workers]] without a name");
+    for (const PlannedWorker& other : config.planner.workers)
+      if (other.name == worker.name)
+        table.refuse("a second [[planner.workers]] of '" + worker.name + "'; keep one");
+    if (auto finished = table.finish(); !finished) return finished;
+    config.planner.workers.push_back(std::move(worker));
   }
   return {};
 }
@@ -231,25 +296,32 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                            : policy == "audit" ? BudgetTier::audit
                                                : BudgetTier::enforce;
   budget.read("gate_drm_devices", config.budget.gate_drm_devices);
+  TableReader planner(root, "planner", source);
+  read_planner(planner, config);
   TableReader probes(root, "probes", source);
   probes.read("measure_ioctls", config.probes.measure_ioctls);
 
-  for (auto* table : {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &budget, &probes})
+  for (auto* table :
+       {&daemon, &gpu, &pool, &workers, &leases, &forwarder, &budget, &planner, &probes})
     if (auto finished = table->finish(); !finished) return tl::unexpected(finished.error());
+  if (auto read = read_planned_workers(root, source, config); !read)
+    return tl::unexpected(read.error());
   if (auto read = read_users(root, source, config); !read) return tl::unexpected(read.error());
-  constexpr std::array known_tables{"daemon",    "gpu",    "pool",   "workers", "leases",
-                                    "forwarder", "budget", "probes", "limits"};
+  constexpr std::array known_tables{"daemon",    "gpu",    "pool",    "workers", "leases",
+                                    "forwarder", "budget", "planner", "probes",  "limits"};
   for (const auto& [key, node] : root) {
     if (std::find(known_tables.begin(), known_tables.end(), key.str()) == known_tables.end())
       return fail(Errc::invalid_argument,
                   source + ":" + std::to_string(node.source().begin.line) +
                       ": unknown table or key '" + std::string(key.str()) +
                       "'; there are: [daemon], [gpu], [pool], [workers], [leases], [[limits]], "
-                      "[forwarder], [budget], [probes]");
+                      "[forwarder], [budget], [planner], [[planner.workers]], [probes]");
   }
   if (!layout.empty() && !config.pool.streams.empty())
     return fail(Errc::invalid_argument,
                 source + ": pool.layout and pool.streams exclude each other; keep one");
+  if (!config.planner.state_dir.is_absolute())
+    return fail(Errc::invalid_argument, source + ": planner.state_dir must be an absolute path");
   if (socket.empty() || socket.front() != '/')
     return fail(Errc::invalid_argument, source + ": daemon.socket must be an absolute path");
   config.daemon.socket = socket;

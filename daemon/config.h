@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/planner/search.h"
 #include "ipc/control_socket.h"
 #include "ipc/cu_mask.h"
 #include "ipc/messages.h"
@@ -25,6 +26,15 @@ struct UidLimits {
   std::uint32_t max_leases = 256;  ///< queued ones included
   std::uint32_t max_share_percent = 100;
   LeasePriority max_priority = LeasePriority::high;
+};
+
+/// What the plan shall know of workers of a name; overrides what they say themselves.
+struct PlannedWorker {
+  std::string name;     ///< of the worker
+  std::string profile;  ///< empty: what the worker says
+  double requests_per_s = 0;
+  double latency_bound_ms = 0;  ///< 0: none
+  double weight = 1;
 };
 
 /// Defaults are those of an absent key. packaging/eclipd.toml documents each key.
@@ -67,6 +77,19 @@ struct Config {
     BudgetTier::Policy policy = BudgetTier::off;
     bool gate_drm_devices = false;  ///< only processes with a lease may open one
   } budget;
+  struct {
+    bool enabled = true;
+    planner::Objective objective = planner::Objective::latency;
+    /// A file, or the name of one in data_dir/gpus; empty: the one with the GPU's shape.
+    std::string gpu;
+    /// Where profiles are looked for by name, in this order.
+    std::vector<std::string> profile_dirs{"/etc/eclip/profiles", "/var/lib/eclip/profiles"};
+    std::filesystem::path state_dir = "/var/lib/eclip";
+    std::chrono::milliseconds time_limit{2000};  ///< of making a plan
+    bool simulate = true;                        ///< candidates are judged by simulation
+    std::uint32_t replan_percent = 25;  ///< change of a rate or a request's time, for a new plan
+    std::vector<PlannedWorker> workers;
+  } planner;
   struct {
     bool measure_ioctls = false;  ///< KFD ioctls of all processes, by a probe at system call entry
   } probes;

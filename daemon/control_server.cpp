@@ -242,8 +242,7 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::hello: {
       if (connection.worker)
         return fail(Errc::invalid_argument, "this connection has said hello already");
-      auto added = service_.add_worker(connection.peer,
-                                       printable(payload_of<Hello>(message).worker_name.str()));
+      auto added = service_.add_worker(connection.peer, payload_of<Hello>(message));
       if (!added) return tl::unexpected(added.error());
       connection.worker = added->id;
       return reply(make_message(MessageType::welcome, sequence,
@@ -349,6 +348,32 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       if (!denials) return tl::unexpected(denials.error());
       answer_list(connection, sequence, MessageType::denial_record, *denials);
       return std::nullopt;
+    }
+    case MessageType::get_plan: {
+      auto document = service_.plan_document(payload_of<Handle>(message).value);
+      if (!document) return tl::unexpected(document.error());
+      const int fd = document->fd.get();
+      return reply(make_message(MessageType::plan_document, sequence, Handle{document->bytes}),
+                   {fd}, std::move(document->fd));
+    }
+    case MessageType::list_plans: {
+      const auto plans = service_.plans();
+      if (!plans) return tl::unexpected(plans.error());
+      answer_list(connection, sequence, MessageType::plan_record, *plans);
+      return std::nullopt;
+    }
+    case MessageType::apply_plan: {
+      if (request.fds.size() != 1)
+        return fail(Errc::malformed, "apply_plan comes with exactly one descriptor, a memfd");
+      const auto epoch = service_.apply_plan(connection.peer, payload_of<Handle>(message).value,
+                                             request.fds.front().get());
+      if (!epoch) return tl::unexpected(epoch.error());
+      return reply(ok(sequence, *epoch));
+    }
+    case MessageType::choose_plan: {
+      const auto epoch = service_.choose_plan(connection.peer, payload_of<PlanChoice>(message));
+      if (!epoch) return tl::unexpected(epoch.error());
+      return reply(ok(sequence, *epoch));
     }
     default:
       return fail(Errc::malformed, "message type " +

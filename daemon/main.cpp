@@ -67,6 +67,16 @@ void raise_descriptor_limit() {
     spdlog::warn("raise the limit of descriptors: {}", std::generic_category().message(errno));
 }
 
+/// The plans of before. Without a place for them, plans are forgotten with eclipd.
+PlanHistory past_plans(const Config& config, const GpuTopology& gpu) {
+  if (!config.planner.enabled) return {};
+  auto history =
+      PlanHistory::open(config.planner.state_dir, "plans-node" + std::to_string(gpu.node.value));
+  if (history) return std::move(*history);
+  spdlog::warn("plans will not outlive eclipd (planner.state_dir): {}", history.error().message());
+  return {};
+}
+
 /// The serving process, from its start to its end.
 ServingEnd serve(const Config& config, int listening_fd, const std::function<void()>& ready) {
   const auto say = [](const Error& error, ServingEnd end) {
@@ -92,7 +102,8 @@ ServingEnd serve(const Config& config, int listening_fd, const std::function<voi
   };
   auto device = KfdDevice::open(config.gpu.node);
   if (!device) return say(device.error(), end_of(device.error()));
-  auto service = Service::create(config, std::move(*device), std::move(probes));
+  auto history = past_plans(config, (*device)->topology());
+  auto service = Service::create(config, std::move(*device), std::move(probes), std::move(history));
   if (!service) return say(service.error(), end_of(service.error()));
   if (config.daemon.sandbox)
     if (auto filtered = filter_system_calls(needs); !filtered)

@@ -9,6 +9,9 @@
 #include <random>
 #include <utility>
 
+#include "daemon/profile_library.h"
+#include "ipc/printable.h"
+
 namespace eclip::daemon {
 namespace {
 
@@ -35,7 +38,8 @@ Service::Service(Config config, Probes probes)
         [[maybe_unused]] const auto written = ::write(fd, &one, sizeof one);
       }),
       guard_(std::move(probes.guard)),
-      ioctl_probe_(std::move(probes.ioctls)) {}
+      ioctl_probe_(std::move(probes.ioctls)),
+      plans_(fail(Errc::unsupported, "eclipd does not plan (planner.enabled is false)")) {}
 
 Service::~Service() {
   forwarder_.reset();
@@ -43,7 +47,8 @@ Service::~Service() {
 }
 
 Result<std::unique_ptr<Service>> Service::create(const Config& config,
-                                                 std::unique_ptr<GpuDevice> device, Probes probes) {
+                                                 std::unique_ptr<GpuDevice> device, Probes probes,
+                                                 PlanHistory history) {
   std::unique_ptr<Service> service(new Service(config, std::move(probes)));
   if (!service->wake_fd_) return fail_errno(errno, "create an eventfd");
   service->device_ = std::move(device);
@@ -54,6 +59,7 @@ Result<std::unique_ptr<Service>> Service::create(const Config& config,
   });
   if (!watched) return tl::unexpected(watched.error());
   service->start_forwarder(std::move(*watched));
+  if (config.planner.enabled) service->start_planning(std::move(history));
   return service;
 }
 
@@ -182,7 +188,15 @@ Result<Worker*> Service::find(WorkerId worker) {
   return found->second.worker.get();
 }
 
-Result<Service::NewWorker> Service::add_worker(const Peer& peer, const std::string& name) {
+Result<Service::NewWorker> Service::add_worker(const Peer& peer, const Hello& hello) {
+  const std::string name = printable(hello.worker_name.str());
+  const std::string profile = hello.profile.str();
+  if (!profile.empty() && !is_profile_name(profile))
+    return fail(Errc::invalid_argument, "'" + printable(profile) +
+                                            "' is no name of a profile: letters, digits, '.', '_', "
+                                            "'+', '-'");
+  if (!(hello.requests_per_s >= 0 && hello.requests_per_s <= 1e6))
+    return fail(Errc::invalid_argument, "requests_per_s must be from 0 to 1000000");
   if (clients_.size() + departing_.size() >= config_.workers.max_workers)
     return fail(Errc::quota_exceeded, "eclipd serves " +
                                           std::to_string(config_.workers.max_workers) +
@@ -211,6 +225,15 @@ Result<Service::NewWorker> Service::add_worker(const Peer& peer, const std::stri
                                     .uid = peer.uid,
                                     .command = peer.command,
                                     .since = Clock::now()});
+  if (plans_) {
+    const Worker& planned = *clients_.at(id.value).worker;
+    (*plans_)->add({.id = id,
+                    .name = name,
+                    .profile = profile,
+                    .requests_per_s = hello.requests_per_s,
+                    .tables = &planned.state_region().payload<WorkerState>().plans,
+                    .request = &planned.request_region().payload<const WorkerRequest>()});
+  }
   return added;
 }
 
@@ -219,6 +242,7 @@ void Service::remove_worker(WorkerId id) {
   if (found == clients_.end()) return;
   spdlog::info("worker {} '{}' left: {} packets", id.value, found->second.worker->name(),
                found->second.worker->forwarded()->packets.load());
+  if (plans_) (*plans_)->remove(id);
   account_energy();
   table_->end_all(id, LeaseEnd::gone, true, Clock::now());
   carry_out_changes();

@@ -19,6 +19,7 @@
 #include "daemon/lease_table.h"
 #include "daemon/mailbox.h"
 #include "daemon/peer.h"
+#include "daemon/plan_keeper.h"
 #include "daemon/power_meter.h"
 #include "daemon/probes.h"
 #include "daemon/worker.h"
@@ -33,7 +34,7 @@ class Service {
   /// Errors name what failed.
   static Result<std::unique_ptr<Service>> create(const Config& config,
                                                  std::unique_ptr<GpuDevice> device,
-                                                 Probes probes = {});
+                                                 Probes probes = {}, PlanHistory history = {});
   /// Stops the forwarder, then gives queues and memory back.
   ~Service();
   Service(const Service&) = delete;
@@ -59,7 +60,7 @@ class Service {
     std::vector<int> fds;  ///< board, worker state, worker request; stay the service's
   };
   /// Errc::quota_exceeded when there are workers.max_workers, or as many of this user as may be.
-  Result<NewWorker> add_worker(const Peer& peer, const std::string& name);
+  Result<NewWorker> add_worker(const Peer& peer, const Hello& hello);
   /// Takes all from the worker; its streams are free again when their packets have completed.
   void remove_worker(WorkerId worker);
 
@@ -93,6 +94,18 @@ class Service {
   /// Errc::unsupported and others: there is no guard.
   [[nodiscard]] Result<std::vector<DenialRecord>> denials() const;
 
+  // Plans; Errc::unsupported when eclipd does not plan, and the keeper's errors.
+  /// A memfd with the document of get_plan, and how many bytes it has.
+  struct PlanDocument {
+    UniqueFd fd;
+    std::uint64_t bytes = 0;
+  };
+  [[nodiscard]] Result<PlanDocument> plan_document(std::uint64_t epoch) const;
+  [[nodiscard]] Result<std::vector<PlanRecord>> plans() const;
+  /// Errc::access_denied unless the peer is root or of eclipd's own uid. The epoch.
+  Result<std::uint64_t> apply_plan(const Peer& peer, std::uint64_t bytes, int fd);
+  Result<std::uint64_t> choose_plan(const Peer& peer, const PlanChoice& choice);
+
  private:
   using Clock = std::chrono::steady_clock;
   struct Client {
@@ -117,6 +130,7 @@ class Service {
 
   Service(Config config, Probes probes);
   Result<void> create_pool();
+  void start_planning(PlanHistory history);
   Result<void> create_board(const std::vector<CuMask>& masks);
   void start_forwarder(CompletionInterrupt interrupt);
   Result<void> calibrate_clock();
@@ -184,7 +198,9 @@ class Service {
   std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
-  std::optional<Error> failure_;          ///< of the GPU
+  std::optional<Error> failure_;               ///< of the GPU
+  Result<std::unique_ptr<PlanKeeper>> plans_;  ///< the error: why eclipd does not plan
+  Clock::time_point loads_due_ = started_;
   std::unique_ptr<Forwarder> forwarder_;  // first to go
 };
 

@@ -16,6 +16,8 @@ namespace {
 
 /// Between looks at the energy counter while leases are held; also how exact the shares are.
 constexpr std::chrono::seconds energy_tick{1};
+/// Between looks at what workers say of their load.
+constexpr std::chrono::seconds loads_tick{1};
 
 std::uint64_t to_words(std::optional<LeaseTable::Time> time) {
   if (!time) return 0;
@@ -223,6 +225,7 @@ std::optional<std::chrono::steady_clock::time_point> Service::next_deadline() co
   if (!leases_.empty() && energy_due_ != Clock::time_point::max() && (!next || energy_due_ < *next))
     next = energy_due_;
   if ((ioctl_probe_ || guard_) && (!next || audit_due_ < *next)) next = audit_due_;
+  if (plans_ && !clients_.empty() && (!next || loads_due_ < *next)) next = loads_due_;
   return next;
 }
 
@@ -234,6 +237,10 @@ void Service::run_due() {
   }
   if (!leases_.empty() && energy_due_ <= now) account_energy();
   if ((ioctl_probe_ || guard_) && audit_due_ <= now) audit_budget();
+  if (plans_ && loads_due_ <= now) {
+    loads_due_ = now + loads_tick;
+    (*plans_)->look_at_loads();
+  }
 }
 
 void Service::carry_out_changes() {

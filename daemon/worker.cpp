@@ -146,22 +146,12 @@ Result<std::uint32_t> Worker::load_code(std::uint64_t bytes, int fd, const Confi
     return fail(Errc::invalid_argument, "a code image of " + std::to_string(bytes) + " bytes; " +
                                             std::to_string(descriptor_bytes) + " to " +
                                             std::to_string(max_code_bytes) + " are possible");
-  // Only of a memfd is it certain that reading it does not block. The kernel itself answers this
-  // question, whatever file system the descriptor comes from.
-  if (::fcntl(fd, F_GET_SEALS) < 0)
-    return fail(Errc::malformed, "a code image must come as a memfd");
   if (auto quota = check_quota(whole_pages(bytes), config); !quota)
     return tl::unexpected(quota.error());
   auto memory = device.allocate_system(bytes);
   if (!memory) return tl::unexpected(memory.error());
-  for (std::uint64_t done = 0; done < bytes;) {
-    const ssize_t size = ::pread(fd, memory->host() + done, bytes - done, static_cast<off_t>(done));
-    if (size < 0 && errno == EINTR) continue;
-    if (size <= 0)
-      return fail(Errc::malformed, "the code image's memfd ends after " + std::to_string(done) +
-                                       " of " + std::to_string(bytes) + " bytes");
-    done += static_cast<std::uint64_t>(size);
-  }
+  if (auto read = read_memfd(fd, {memory->host(), bytes}, "a code image"); !read)
+    return tl::unexpected(read.error());
   memory_bytes_ += memory->bytes();
   code_.push_back(std::move(*memory));
   return static_cast<std::uint32_t>(code_.size());

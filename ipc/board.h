@@ -36,6 +36,8 @@ struct Board {
   /// Device nanoseconds that pass in 2^32 host nanoseconds, measured from the GPU's own clock
   /// counter: 2^32 on hardware, less on a GPU whose clocks are slowed. Writer: eclipd.
   std::atomic<std::uint64_t> device_time_rate;
+  /// Of the plan in force (ipc/plan_table.h); 0: none. Writer: eclipd, when all tables are written.
+  std::atomic<std::uint64_t> plan_epoch;
   std::uint64_t gpu_counter_hz;  ///< frequency of the clock that SignalSlot::start_ts counts
   std::uint32_t gpu_node;        ///< topology node
   std::uint32_t gpu_cu_count;

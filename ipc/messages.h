@@ -33,6 +33,10 @@ enum class MessageType : std::uint16_t {
   list_kfd_processes = 15,
   get_budget = 16,
   list_denials = 17,
+  get_plan = 18,
+  list_plans = 19,
+  apply_plan = 20,
+  choose_plan = 21,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -49,12 +53,14 @@ enum class MessageType : std::uint16_t {
   kfd_process_record = 112,
   budget = 113,
   denial_record = 114,
+  plan_document = 115,
+  plan_record = 116,
 };
 
 struct MessageHeader {
   static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
   static constexpr std::uint16_t protocol_major = 2;           ///< other majors are refused
-  static constexpr std::uint16_t protocol_minor = 2;
+  static constexpr std::uint16_t protocol_minor = 3;
 
   std::uint32_t magic;
   std::uint16_t major;
@@ -93,6 +99,9 @@ struct Text {
 /// regions.
 struct Hello {
   Text<64> worker_name;  ///< what the client calls itself; shown, not trusted
+  // Since minor version 3; all zero: not said.
+  Text<64> profile;       ///< name of its profile, for the plan
+  double requests_per_s;  ///< that it expects; 0: not known
 };
 struct Welcome {
   std::uint64_t worker;  ///< WorkerId
@@ -317,6 +326,37 @@ struct DenialRecord {
   std::uint64_t audited;
   std::uint64_t process_start_ns;  ///< CLOCK_BOOTTIME: the pid alone may be used again
   Text<32> command;
+};
+
+/// get_plan: a Handle, the epoch of a plan of the history, or 0 for the one in force. Reply:
+/// plan_document, a Handle (bytes) with a sealed memfd that holds it as JSON (eclip.plan/1).
+/// Errc::not_found, Errc::unsupported (eclipd does not plan).
+/// apply_plan: a Handle (bytes) with a memfd that holds such a document; it is pinned. Reply: ok
+/// with its epoch. Errc::access_denied unless the sender is root or of eclipd's uid,
+/// Errc::malformed, Errc::invalid_argument.
+/// choose_plan: PlanChoice. Reply and errors as of apply_plan, and Errc::not_found.
+struct PlanChoice {
+  enum Action : std::uint32_t {
+    pin = 0,     ///< publish the plan of that epoch again and keep it; 0: the one before
+    unpin = 1,   ///< plan automatically again
+    replan = 2,  ///< make a new plan now; reply: 0
+  };
+  std::uint64_t epoch;
+  std::uint32_t action;
+  std::uint32_t reserved;
+};
+
+/// A plan of the history, oldest first.
+struct PlanRecord {
+  std::uint64_t epoch;
+  std::uint64_t made_at;  ///< Unix time, s
+  double value;           ///< of the objective, expected over the active sets
+  std::uint32_t workers;
+  std::uint32_t in_force;
+  std::uint32_t pinned;
+  std::uint32_t reserved;
+  Text<96> reason;  ///< why it was made
+  Text<96> names;   ///< of the workers; cut when longer
 };
 
 /// A message of the given type and payload.

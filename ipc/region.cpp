@@ -48,6 +48,34 @@ Result<UniqueFd> create_sealed_memfd(const std::string& name, std::size_t bytes)
   return fd;
 }
 
+Result<UniqueFd> sealed_memfd_of(const std::string& name, std::span<const std::byte> bytes) {
+  auto memfd = create_sealed_memfd(name, bytes.size());
+  if (!memfd) return memfd;
+  for (std::size_t done = 0; done < bytes.size();) {
+    const auto rest = bytes.subspan(done);
+    const ssize_t size = ::pwrite(memfd->get(), rest.data(), rest.size(), static_cast<off_t>(done));
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) return fail_errno(size < 0 ? errno : EIO, "fill a memfd for " + name);
+    done += static_cast<std::size_t>(size);
+  }
+  return memfd;
+}
+
+Result<void> read_memfd(int fd, std::span<std::byte> into, const std::string& what) {
+  // The kernel itself answers this question, whatever file system the descriptor comes from.
+  if (::fcntl(fd, F_GET_SEALS) < 0) return fail(Errc::malformed, what + " must come as a memfd");
+  for (std::size_t done = 0; done < into.size();) {
+    const auto rest = into.subspan(done);
+    const ssize_t size = ::pread(fd, rest.data(), rest.size(), static_cast<off_t>(done));
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0)
+      return fail(Errc::malformed, what + "'s memfd ends after " + std::to_string(done) + " of " +
+                                       std::to_string(into.size()) + " bytes");
+    done += static_cast<std::size_t>(size);
+  }
+  return {};
+}
+
 Result<bip::mapped_region> map_memfd(int fd, bool writable, std::size_t bytes) {
   try {
     return bip::mapped_region(Mappable{fd}, writable ? bip::read_write : bip::read_only, 0, bytes);

@@ -26,7 +26,7 @@ enum class RegionKind : std::uint32_t {
 /// release; readers load `state` with acquire first.
 struct RegionHeader {
   static constexpr std::array<char, 8> expected_magic{'E', 'C', 'L', 'I', 'P', 'S', 'H', 'M'};
-  static constexpr std::uint16_t layout_major = 2;  ///< readers refuse another major
+  static constexpr std::uint16_t layout_major = 3;  ///< readers refuse another major
   static constexpr std::uint16_t layout_minor = 0;  ///< raised by compatible additions
   static constexpr std::uint32_t state_ready = 1;
 
@@ -88,6 +88,13 @@ class Region {
 
 /// A memfd of exactly `bytes` bytes that can neither shrink nor grow. Errors: the system's.
 Result<UniqueFd> create_sealed_memfd(const std::string& name, std::size_t bytes);
+
+/// The same with these bytes. Errors: the system's.
+Result<UniqueFd> sealed_memfd_of(const std::string& name, std::span<const std::byte> bytes);
+
+/// Fills `into` from the beginning of a peer's memfd; `what` names it in errors. Errc::malformed:
+/// it is no memfd, of which alone it is certain that reading does not block, or it is shorter.
+Result<void> read_memfd(int fd, std::span<std::byte> into, const std::string& what);
 
 /// Maps all of a memfd. Errors: the system's.
 Result<boost::interprocess::mapped_region> map_memfd(int fd, bool writable, std::size_t bytes);

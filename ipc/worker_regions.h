@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "ipc/lease_slot.h"
+#include "ipc/plan_table.h"
 
 namespace eclip {
 
@@ -56,6 +57,7 @@ struct WorkerState {
   std::atomic<std::uint64_t> fault_packet;  ///< its number in that lease's ring, from 0
   std::array<LeaseSlot, max_leases_per_worker> leases;
   std::array<SignalSlot, signal_count> signals;
+  PlanTables plans;
 };
 static_assert(offsetof(WorkerState, leases) == 64);
 static_assert(offsetof(WorkerState, signals) == 64 + max_leases_per_worker * 64);
@@ -70,6 +72,10 @@ struct WorkerRequest {
   /// Raised before the last look at the signal. Eclipd takes it as a hint: a wrong value costs the
   /// worker's own wake-ups.
   alignas(64) std::array<std::atomic<std::uint16_t>, WorkerState::signal_count> waiters;
+  /// Requests that it gets in 1000 s, as it measures them; 0: not known. A hint for the plan.
+  std::atomic<std::uint32_t> requests_per_1000_s;
+  /// Time of its requests in permille of what its profile says; 0: not known. Likewise.
+  std::atomic<std::uint32_t> time_permille;
 };
 static_assert(std::atomic<std::uint16_t>::is_always_lock_free);
 static_assert(offsetof(WorkerRequest, leases) == 4);

@@ -1,5 +1,6 @@
 // Connecting to eclipd, and leaving it.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "ipc/testpoint.h"
@@ -49,9 +50,13 @@ int connect(const eclip_connect_options* given, eclip_context** context) {
   if (!socket) return report_no_connection(socket.error(), options, path);
   ECLIP_TESTPOINT("connected");
   auto made = std::make_unique<eclip_context>(std::move(*socket), timeout);
-  const char* name =
-      options.worker_name != nullptr ? options.worker_name : program_invocation_short_name;
-  if (auto introduced = made->introduce(name); !introduced) {
+  Hello hello{};
+  hello.worker_name.assign(options.worker_name != nullptr ? options.worker_name
+                                                          : program_invocation_short_name);
+  const char* profile = options.profile != nullptr ? options.profile : std::getenv("ECLIP_PROFILE");
+  if (profile != nullptr) hello.profile.assign(profile);
+  hello.requests_per_s = options.requests_per_s;
+  if (auto introduced = made->introduce(hello); !introduced) {
     if (introduced.error().code == Errc::gone)
       return report(ENOTCONN, "eclipd on " + path.string() + " closed the connection at once");
     return report(introduced.error());

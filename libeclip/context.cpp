@@ -49,9 +49,7 @@ eclip_context::~eclip_context() {
   }
 }
 
-eclip::Result<void> eclip_context::introduce(std::string_view worker_name) {
-  eclip::Hello hello{};
-  hello.worker_name.assign(worker_name);
+eclip::Result<void> eclip_context::introduce(const eclip::Hello& hello) {
   auto reply = control.request(eclip::MessageType::hello, hello, eclip::MessageType::welcome);
   if (!reply) return tl::unexpected(reply.error());
   if (reply->fds.size() != 3)

@@ -36,7 +36,7 @@ struct eclip_context {
   ~eclip_context();
 
   /// Says hello and maps the regions of the answer; once, before anything else.
-  eclip::Result<void> introduce(std::string_view worker_name);
+  eclip::Result<void> introduce(const eclip::Hello& hello);
 
   [[nodiscard]] const eclip::Board& board() const {
     return regions->board.payload<const eclip::Board>();

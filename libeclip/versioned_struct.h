@@ -19,6 +19,8 @@ template <class Struct>
 inline constexpr std::uint32_t first_struct_size = sizeof(Struct);
 
 template <>
+inline constexpr std::uint32_t first_struct_size<eclip_connect_options> = 40;
+template <>
 inline constexpr std::uint32_t first_struct_size<eclip_lease_request> = 12;
 template <>
 inline constexpr std::uint32_t first_struct_size<eclip_lease_state> = 32;

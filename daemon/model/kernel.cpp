@@ -61,6 +61,12 @@ Kernel::Kernel(LaunchShape shape, std::vector<TimePoint> points)
     on_masks_.push_back(rounded_time_us(cus));
 }
 
+Kernel Kernel::scaled(double factor) const {
+  std::vector<TimePoint> points = points_;
+  for (TimePoint& point : points) point.time_us *= factor;
+  return {shape_, std::move(points)};
+}
+
 Result<Kernel> Kernel::create(LaunchShape shape, std::span<const TimePoint> points) {
   if (points.empty())
     return fail(Errc::malformed, "a kernel needs at least one point of t(c); it has none");

@@ -33,6 +33,9 @@ class Kernel {
   /// a time is not positive and finite, or a point is beyond CuMask::max_size.
   static Result<Kernel> create(LaunchShape shape, std::span<const TimePoint> points);
 
+  /// The same kernel with times multiplied by a factor above 0.
+  [[nodiscard]] Kernel scaled(double factor) const;
+
   [[nodiscard]] const LaunchShape& shape() const { return shape_; }
   /// Time in microseconds on `cus` compute units, cus > 0, fractions allowed.
   [[nodiscard]] double time_us(double cus) const;

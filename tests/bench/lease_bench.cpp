@@ -136,7 +136,7 @@ int main(int argc, char** argv) try {
   const eclip::test::TemporaryDirectory directory;
   const std::string socket = (directory.path() / "eclipd.sock").string();
   const std::string config = (directory.path() / "eclipd.toml").string();
-  std::ofstream(config) << "[daemon]\nsocket = \"" << socket << "\"\n";
+  std::ofstream(config) << "daemon.socket = \"" << socket << "\"\nplanner.enabled = false\n";
   ::setenv("ECLIP_SOCKET", socket.c_str(), 1);
   eclip::test::ChildProcess daemon({ECLIPD_PROGRAM, "--config", config, "--ready-fd", "1"});
   if (daemon.read_line() != "ready") {

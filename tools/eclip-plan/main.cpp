@@ -9,23 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "daemon/model/data_dir.h"
 #include "daemon/model/profile.h"
 #include "daemon/planner/closed_loop.h"
+#include "daemon/planner/plan_document.h"
 #include "daemon/planner/planner.h"
 #include "tools/eclip-plan/evaluate.h"
-#include "tools/eclip-plan/plan_report.h"
+#include "tools/text/plan_report.h"
 
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Where the data is when nobody says: beside an installed ECLIP, else in the source tree.
-fs::path default_data() {
-  std::error_code error;
-  if (fs::exists(fs::path(ECLIP_INSTALLED_DATA_DIR) / "gpus", error))
-    return ECLIP_INSTALLED_DATA_DIR;
-  return ECLIP_SOURCE_DATA_DIR;
-}
 
 int report(const eclip::Error& error) {
   std::fprintf(stderr, "eclip-plan: %s\n", error.message().c_str());
@@ -33,7 +27,7 @@ int report(const eclip::Error& error) {
 }
 
 struct EvaluateOptions {
-  fs::path data = default_data();
+  fs::path data = eclip::model::default_data_dir();
   fs::path gpu;
   bool json = false;
   bool detail = false;
@@ -71,7 +65,7 @@ int run_evaluate(const EvaluateOptions& options) {
 }
 
 struct PlanOptions {
-  fs::path data = default_data();
+  fs::path data = eclip::model::default_data_dir();
   fs::path gpu;
   std::vector<std::string> workers;
   std::vector<std::string> pool;
@@ -197,6 +191,14 @@ eclip::Result<std::vector<eclip::CuMask>> read_pool(const std::vector<std::strin
   return masks;
 }
 
+/// The plan's pool as the section of eclipd's configuration that makes eclipd create it.
+std::string pool_toml(const eclip::planner::Plan& plan) {
+  std::string streams;
+  for (const auto& stream : plan.pool.streams)
+    streams += (streams.empty() ? "\"0:" : ", \"0:") + stream.mask.to_string() + "\"";
+  return "[pool]\nstreams = [" + streams + "]\n";
+}
+
 int run_plan(PlanOptions options) {
   using Clock = std::chrono::steady_clock;
   const fs::path file = options.gpu.empty() ? options.data / "gpus" / "h100.toml" : options.gpu;
@@ -234,10 +236,11 @@ int run_plan(PlanOptions options) {
   options.planner.judge_by_simulation = !options.analytic;
   const auto plan = eclip::planner::make_plan(*gpu, workers, options.planner);
   if (!plan) return report(plan.error());
-  const std::string text = options.toml ? eclip::plan::pool_toml(*plan)
-                           : options.json
-                               ? eclip::plan::plan_json(*plan, workers, *gpu, objective)
-                               : eclip::plan::plan_report(*plan, workers, *gpu, objective);
+  const auto document = eclip::planner::plan_document(*plan, workers, *gpu, objective);
+  const std::string text = options.toml   ? pool_toml(*plan)
+                           : options.json ? document.dump(1) + "\n"
+                                          : eclip::text::plan_table(document) + "\n" +
+                                                eclip::text::plan_explanation(document);
   std::fputs(text.c_str(), stdout);
   return EXIT_SUCCESS;
 }

@@ -50,6 +50,9 @@ int run(const Options& options) {
   connect.struct_size = sizeof connect;
   connect.socket_path = options.socket.empty() ? nullptr : options.socket.c_str();
   connect.worker_name = options.name.c_str();
+  const std::string profile_name = options.profile.stem().string();
+  connect.profile = profile_name.c_str();
+  connect.requests_per_s = options.poisson_rate.value_or(0);
   // The library's line says that the program goes on without ECLIP; this one does not.
   connect.log = [](void*, const char*) {};
   std::optional<Connection> connection;

@@ -7,7 +7,7 @@
 
 #include "ipc/kfd_command.h"
 #include "ipc/printable.h"
-#include "tools/eclipctl/table.h"
+#include "tools/text/table.h"
 
 namespace eclip::ctl {
 namespace {
@@ -45,12 +45,12 @@ std::string of_limit(std::uint32_t count, std::uint32_t limit, const char* of_wh
 
 std::string denial_table(const std::vector<DenialRecord>& denials) {
   if (denials.empty()) return "";
-  Table table({{"PID", Align::right},
-               {"COMMAND"},
-               {"UID", Align::right},
-               {"REFUSED", Align::right},
-               {"LET PASS", Align::right},
-               {"LATEST"}});
+  text::Table table({{"PID", text::Align::right},
+                     {"COMMAND"},
+                     {"UID", text::Align::right},
+                     {"REFUSED", text::Align::right},
+                     {"LET PASS", text::Align::right},
+                     {"LATEST"}});
   for (const DenialRecord& denial : denials)
     table.add({std::to_string(denial.pid), printable(denial.command.str()),
                std::to_string(denial.uid), std::to_string(denial.refused),
@@ -141,12 +141,12 @@ std::string to_text(const BudgetReport& report) {
   if (budget.unseen != 0)
     text +=
         line("incomplete", fmt::format("{} calls or queues could not be accounted", budget.unseen));
-  Table table({{"PID", Align::right},
-               {"COMMAND"},
-               {"ROLE"},
-               {"UID", Align::right},
-               {"QUEUES", Align::right},
-               {"MASKED", Align::right}});
+  text::Table table({{"PID", text::Align::right},
+                     {"COMMAND"},
+                     {"ROLE"},
+                     {"UID", text::Align::right},
+                     {"QUEUES", text::Align::right},
+                     {"MASKED", text::Align::right}});
   std::uint32_t from_before = 0;
   for (const KfdProcessRecord& process : report.processes) {
     from_before += process.queues_from_before;
@@ -204,10 +204,10 @@ std::string to_text(const GuardReport& report) {
   if (state.gates_drm_devices)
     text += line("DRM devices", "are opened by processes with a lease only");
   text += guard_lines(sum_of(state.refused), sum_of(state.audited), state.unchecked);
-  Table table({{"PID", Align::right},
-               {"GPU", Align::right},
-               {"QUEUES", Align::right},
-               {"MASKED", Align::right}});
+  text::Table table({{"PID", text::Align::right},
+                     {"GPU", text::Align::right},
+                     {"QUEUES", text::Align::right},
+                     {"MASKED", text::Align::right}});
   for (const auto& of : report.queues)
     table.add({std::to_string(of.pid), std::to_string(of.gpu_id), std::to_string(of.alive),
                std::to_string(of.masked)});

@@ -10,7 +10,7 @@
 #include "ipc/kfd_command.h"
 #include "ipc/printable.h"
 #include "tools/eclipctl/budget_report.h"
-#include "tools/eclipctl/table.h"
+#include "tools/text/table.h"
 
 namespace eclip::ctl {
 namespace {
@@ -99,10 +99,10 @@ std::string format_histogram(const Cost& cost) {
   for (auto bucket = first; bucket < last; ++bucket) {
     const auto exponent = static_cast<unsigned>(bucket - cost.buckets.begin());
     const auto stars = static_cast<std::size_t>((*bucket * width + most - 1) / most);
-    text +=
-        fmt::format("  {:>8} .. {:>8} {:>10}{}{}\n", format_ns(std::uint64_t{1} << exponent),
-                    exponent + 1 < bucket_count ? format_ns(std::uint64_t{2} << exponent) : "more",
-                    *bucket, stars == 0 ? "" : " ", std::string(stars, '*'));
+    text += fmt::format(
+        "  {:>8} .. {:>8} {:>10}{}{}\n", text::format_ns(std::uint64_t{1} << exponent),
+        exponent + 1 < bucket_count ? text::format_ns(std::uint64_t{2} << exponent) : "more",
+        *bucket, stars == 0 ? "" : " ", std::string(stars, '*'));
   }
   return text;
 }
@@ -141,28 +141,28 @@ std::string to_text(const IoctlReport& report) {
                             "process {} has made no KFD ioctl since eclipd's start, or has ended\n",
                             *report.pid)
                       : "no KFD ioctl since eclipd's start\n";
-  Table table({{"COMMAND"},
-               {"COUNT", Align::right},
-               {"ERRORS", Align::right},
-               {"TOTAL", Align::right},
-               {"MEAN", Align::right},
-               {"P50 <", Align::right},
-               {"P99 <", Align::right},
-               {"MAX", Align::right}});
+  text::Table table({{"COMMAND"},
+                     {"COUNT", text::Align::right},
+                     {"ERRORS", text::Align::right},
+                     {"TOTAL", text::Align::right},
+                     {"MEAN", text::Align::right},
+                     {"P50 <", text::Align::right},
+                     {"P99 <", text::Align::right},
+                     {"MAX", text::Align::right}});
   for (const Cost& cost : costs)
     table.add({name_of_kfd_command(cost.number), std::to_string(cost.count),
-               std::to_string(cost.errors), format_ns(cost.total_ns),
-               format_ns(static_cast<std::uint64_t>(cost.mean_ns())),
-               format_ns(cost.quantile_ns(0.5)), format_ns(cost.quantile_ns(0.99)),
-               format_ns(cost.max_ns)});
+               std::to_string(cost.errors), text::format_ns(cost.total_ns),
+               text::format_ns(static_cast<std::uint64_t>(cost.mean_ns())),
+               text::format_ns(cost.quantile_ns(0.5)), text::format_ns(cost.quantile_ns(0.99)),
+               text::format_ns(cost.max_ns)});
   std::string text = table.to_string();
   for (const Cost& cost : costs) text += format_histogram(cost);
   if (const auto change = mask_change(report); change && !report.pid)
     text += fmt::format(
         "\nioctls avoided: {} dispatches since start x {} for a mask change (mean of {}) = {}\n",
-        report.dispatches, format_ns(static_cast<std::uint64_t>(change->mean_success_ns())),
+        report.dispatches, text::format_ns(static_cast<std::uint64_t>(change->mean_success_ns())),
         change->count - change->errors,
-        format_ns(static_cast<std::uint64_t>(avoided_s(*change, report.dispatches) * 1e9)));
+        text::format_ns(static_cast<std::uint64_t>(avoided_s(*change, report.dispatches) * 1e9)));
   return text;
 }
 
@@ -186,16 +186,16 @@ json to_json(const IoctlReport& report) {
 }
 
 std::string to_text(const IoctlTop& top) {
-  Table table({{"PID", Align::right},
-               {"COMMAND"},
-               {"ROLE"},
-               {"UID", Align::right},
-               {"QUEUES", Align::right},
-               {"MASKED", Align::right},
-               {"IOCTLS", Align::right},
-               {"ERRORS", Align::right},
-               {"IOCTLS/S", Align::right},
-               {"TIME IN THEM", Align::right}});
+  text::Table table({{"PID", text::Align::right},
+                     {"COMMAND"},
+                     {"ROLE"},
+                     {"UID", text::Align::right},
+                     {"QUEUES", text::Align::right},
+                     {"MASKED", text::Align::right},
+                     {"IOCTLS", text::Align::right},
+                     {"ERRORS", text::Align::right},
+                     {"IOCTLS/S", text::Align::right},
+                     {"TIME IN THEM", text::Align::right}});
   for (const Rates& rates : rates_of(top)) {
     const KfdProcessRecord& process = *rates.process;
     table.add({std::to_string(process.pid), printable(process.command.str()),

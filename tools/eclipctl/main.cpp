@@ -8,6 +8,7 @@
 #include "tools/eclipctl/budget_command.h"
 #include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/output.h"
+#include "tools/eclipctl/plan_command.h"
 #include "tools/eclipctl/query.h"
 #include "tools/eclipctl/top.h"
 #include "tools/eclipctl/views.h"
@@ -130,6 +131,7 @@ int run(int argc, char** argv) {
                    "Milliseconds that its worker has to finish; default: leases.grace_ms")
       ->type_name("MS")
       ->check(CLI::Range(0U, 86'400'000U));
+  PlanCommand plan(app);
   BudgetCommand budget(app);
   CLI::App* ioctls = app.add_subcommand(
       "ioctl", "What KFD ioctls cost, of all processes (probes.measure_ioctls of eclipd)");
@@ -166,6 +168,7 @@ int run(int argc, char** argv) {
   if (streams->parsed()) return show(options, &DaemonConnection::streams);
   if (clients->parsed()) return show(options, &DaemonConnection::clients);
   if (leases->parsed()) return show(options, &DaemonConnection::leases);
+  if (const auto status_of_plan = plan.run(options)) return *status_of_plan;
   if (const auto status_of_budget = budget.run(options)) return *status_of_budget;
   if (ioctl_show->parsed()) return show_ioctls(options, pid);
   if (ioctl_top->parsed())

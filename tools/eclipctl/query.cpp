@@ -1,5 +1,9 @@
 #include "tools/eclipctl/query.h"
 
+#include <span>
+
+#include "ipc/region.h"
+
 namespace eclip::ctl {
 namespace {
 
@@ -13,6 +17,13 @@ tl::unexpected<Error> unexpected_reply(const Message& message) {
   return fail(Errc::malformed, "eclipd answered with message type " +
                                    std::to_string(static_cast<unsigned>(message.header.type)) +
                                    "; install the same version of eclipd and eclipctl");
+}
+
+/// The handle of an ok.
+Result<std::uint64_t> epoch_of(const Result<ReceivedMessage>& reply) {
+  if (!reply) return tl::unexpected(reply.error());
+  if (reply->message.header.type != MessageType::ok) return unexpected_reply(reply->message);
+  return payload_of<Handle>(reply->message).value;
 }
 
 }  // namespace
@@ -74,6 +85,42 @@ Result<std::vector<KfdProcessRecord>> DaemonConnection::kfd_processes() {
 }
 Result<std::vector<DenialRecord>> DaemonConnection::denials() {
   return list<DenialRecord>(MessageType::list_denials, MessageType::denial_record);
+}
+
+Result<std::vector<PlanRecord>> DaemonConnection::plans() {
+  return list<PlanRecord>(MessageType::list_plans, MessageType::plan_record);
+}
+
+Result<nlohmann::json> DaemonConnection::plan(std::uint64_t epoch) {
+  const auto reply = exchange(
+      socket_.get(), make_message(MessageType::get_plan, ++sequence_, Handle{epoch}), {}, timeout);
+  if (!reply) return tl::unexpected(reply.error());
+  if (reply->message.header.type != MessageType::plan_document || reply->fds.size() != 1)
+    return unexpected_reply(reply->message);
+  std::string text(payload_of<Handle>(reply->message).value, '\0');
+  if (auto read =
+          read_memfd(reply->fds[0].get(), std::as_writable_bytes(std::span(text)), "eclipd's plan");
+      !read)
+    return tl::unexpected(read.error());
+  auto document = nlohmann::json::parse(text, nullptr, false);
+  if (document.is_discarded()) return fail(Errc::malformed, "eclipd's plan is no JSON");
+  return document;
+}
+
+Result<std::uint64_t> DaemonConnection::apply_plan(const std::string& document) {
+  const auto memfd = sealed_memfd_of("eclip-plan", std::as_bytes(std::span(document)));
+  if (!memfd) return tl::unexpected(memfd.error());
+  const int fd = memfd->get();
+  return epoch_of(exchange(
+      socket_.get(), make_message(MessageType::apply_plan, ++sequence_, Handle{document.size()}),
+      {&fd, 1}, timeout));
+}
+
+Result<std::uint64_t> DaemonConnection::choose_plan(PlanChoice::Action action,
+                                                    std::uint64_t epoch) {
+  const PlanChoice choice{.epoch = epoch, .action = action, .reserved = 0};
+  return epoch_of(exchange(
+      socket_.get(), make_message(MessageType::choose_plan, ++sequence_, choice), {}, timeout));
 }
 
 Result<void> DaemonConnection::revoke(std::uint64_t lease,

@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "ipc/control_socket.h"
@@ -27,6 +29,13 @@ class DaemonConnection {
   Result<BudgetReply> budget();
   /// Errc::unsupported, with the reason, when there is no budget guard.
   Result<std::vector<DenialRecord>> denials();
+  /// The plan of an epoch, or the one in force (0): eclip.plan/1 with what eclipd knows of it.
+  /// Errc::not_found, Errc::unsupported: eclipd does not plan.
+  Result<nlohmann::json> plan(std::uint64_t epoch);
+  Result<std::vector<PlanRecord>> plans();
+  // The epoch of the plan in force then; what eclipd refuses is an error.
+  Result<std::uint64_t> apply_plan(const std::string& document);
+  Result<std::uint64_t> choose_plan(PlanChoice::Action action, std::uint64_t epoch);
   /// Takes a lease back; without `grace`, with eclipd's configured one. What eclipd refuses is an
   /// error.
   Result<void> revoke(std::uint64_t lease, std::optional<std::chrono::milliseconds> grace);

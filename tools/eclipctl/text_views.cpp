@@ -4,8 +4,8 @@
 
 #include "ipc/printable.h"
 #include "tools/eclipctl/budget_report.h"
-#include "tools/eclipctl/table.h"
 #include "tools/eclipctl/views.h"
+#include "tools/text/table.h"
 
 namespace eclip::ctl {
 namespace {
@@ -15,7 +15,7 @@ std::string or_none(std::uint64_t value) {
 }
 
 std::string format_ms(std::uint64_t ms) {
-  return format_duration(std::chrono::milliseconds(static_cast<std::int64_t>(ms)));
+  return text::format_duration(std::chrono::milliseconds(static_cast<std::int64_t>(ms)));
 }
 
 const char* state_of(const StreamRecord& stream) {
@@ -88,12 +88,12 @@ std::string to_text(const StatusReply& status) {
 }
 
 std::string to_text(const std::vector<StreamRecord>& streams) {
-  Table table({{"STREAM", Align::right},
-               {"CUS", Align::right},
-               {"STATE"},
-               {"LEASE", Align::right},
-               {"PACKETS", Align::right},
-               {"CU MASK"}});
+  text::Table table({{"STREAM", text::Align::right},
+                     {"CUS", text::Align::right},
+                     {"STATE"},
+                     {"LEASE", text::Align::right},
+                     {"PACKETS", text::Align::right},
+                     {"CU MASK"}});
   for (const StreamRecord& stream : streams)
     table.add({std::to_string(stream.stream), std::to_string(stream.cu_count), state_of(stream),
                or_none(stream.lease), std::to_string(stream.packets),
@@ -102,25 +102,25 @@ std::string to_text(const std::vector<StreamRecord>& streams) {
 }
 
 std::string to_text(const std::vector<ClientRecord>& clients) {
-  Table table({{"WORKER", Align::right},
-               {"NAME"},
-               {"PID", Align::right},
-               {"UID", Align::right},
-               {"COMMAND"},
-               {"LEASES", Align::right},
-               {"KERNELS", Align::right},
-               {"MEMORY", Align::right},
-               {"PACKETS", Align::right},
-               {"DEVICE TIME", Align::right},
-               {"ENERGY", Align::right},
-               {"CONNECTED", Align::right},
-               {"FAULT"}});
+  text::Table table({{"WORKER", text::Align::right},
+                     {"NAME"},
+                     {"PID", text::Align::right},
+                     {"UID", text::Align::right},
+                     {"COMMAND"},
+                     {"LEASES", text::Align::right},
+                     {"KERNELS", text::Align::right},
+                     {"MEMORY", text::Align::right},
+                     {"PACKETS", text::Align::right},
+                     {"DEVICE TIME", text::Align::right},
+                     {"ENERGY", text::Align::right},
+                     {"CONNECTED", text::Align::right},
+                     {"FAULT"}});
   for (const ClientRecord& client : clients) {
     const std::error_code fault(static_cast<int>(client.fault), eclip_category());
     table.add({std::to_string(client.worker), printable(client.name.str()),
                std::to_string(client.pid), std::to_string(client.uid),
                printable(client.command.str()), std::to_string(client.leases),
-               std::to_string(client.kernels), format_bytes(client.memory_bytes),
+               std::to_string(client.kernels), text::format_bytes(client.memory_bytes),
                std::to_string(client.packets), format_device_time(client.device_us),
                format_energy(client.energy_mj), format_ms(client.connected_ms),
                client.fault == 0 ? "" : fault.message()});
@@ -129,18 +129,18 @@ std::string to_text(const std::vector<ClientRecord>& clients) {
 }
 
 std::string to_text(const std::vector<LeaseRecord>& leases) {
-  Table table({{"LEASE", Align::right},
-               {"STATE"},
-               {"STREAM", Align::right},
-               {"CUS", Align::right},
-               {"WORKER", Align::right},
-               {"PID", Align::right},
-               {"PRIORITY"},
-               {"SHARE", Align::right},
-               {"PACKETS", Align::right},
-               {"SINCE", Align::right},
-               {"POSITION, TIME LEFT"},
-               {"REASON"}});
+  text::Table table({{"LEASE", text::Align::right},
+                     {"STATE"},
+                     {"STREAM", text::Align::right},
+                     {"CUS", text::Align::right},
+                     {"WORKER", text::Align::right},
+                     {"PID", text::Align::right},
+                     {"PRIORITY"},
+                     {"SHARE", text::Align::right},
+                     {"PACKETS", text::Align::right},
+                     {"SINCE", text::Align::right},
+                     {"POSITION, TIME LEFT"},
+                     {"REASON"}});
   for (const LeaseRecord& lease : leases) {
     const bool has_stream = lease.stream != LeaseAcquire::any_stream;
     const auto reason = static_cast<LeaseEnd>(lease.reason);

@@ -13,7 +13,8 @@
  * it makes its own. Calls that ask eclipd for something return -ECONNRESET there; submissions are
  * not checked.
  *
- * Environment: ECLIP_SOCKET, eclipd's socket; ECLIP_SHARE, see eclip_lease_request.
+ * Environment: ECLIP_SOCKET, eclipd's socket; ECLIP_SHARE, see eclip_lease_request; ECLIP_PROFILE,
+ * see eclip_connect_options.
  *
  * Structs: set struct_size to the struct's sizeof and all reserved fields to 0; -EINVAL otherwise.
  *
@@ -57,6 +58,11 @@ struct eclip_connect_options {
   /* Receives the library's rare one-line messages; NULL: standard error. */
   void (*log)(void* user, const char* line);
   void* log_user;
+  /* Since 1.2. */
+  const char* profile;   /* name of the profile that the plan shall reckon with, as eclipctl plan
+                            shows it; NULL: $ECLIP_PROFILE, else none */
+  double requests_per_s; /* that the worker expects, in a second of device time; 0: the next one at
+                            once, or not known */
 };
 
 /* Connects to eclipd. `options` may be NULL.
@@ -83,6 +89,37 @@ struct eclip_gpu {
 
 /* Describes the GPU whose streams eclipd leases. */
 ECLIP_API int eclip_gpu_describe(eclip_context* context, struct eclip_gpu* gpu);
+
+/* --- the plan --------------------------------------------------------------------------------- */
+
+#define ECLIP_NO_MASK 0xfeu
+
+/* Where a kernel of the worker belongs by eclipd's plan. */
+struct eclip_plan_entry {
+  uint32_t struct_size;  /* set by the caller */
+  uint32_t worker;       /* the worker's bit in sets of active workers */
+  uint64_t epoch;        /* of the plan; another one: another plan */
+  uint32_t stream;       /* of the pool, or ECLIP_NO_MASK: a queue without a CU mask */
+  uint32_t first_kernel; /* of the group that stays together, in program order */
+  uint32_t end_kernel;   /* the first of the next group; UINT32_MAX: there is none */
+  uint32_t reserved;
+};
+
+/* Looks up where the plan in force has the worker's kernel, in program order from 0, while the
+ * workers of a set have requests: bit i is worker i, this worker included. Some hundred loads, no
+ * system call.
+ *   -ENOENT there is no plan, the worker has no part in it, or the set is not without it
+ *   -EAGAIN plans changed faster than they could be read */
+ECLIP_API int eclip_plan_lookup(eclip_context* context, uint32_t active_workers, uint32_t kernel,
+                                struct eclip_plan_entry* entry);
+
+/* Tells eclipd, in passing, what the worker sees: two stores, no system call. A change of a quarter
+ * (planner.replan_percent) leads to another plan.
+ *   requests_per_s  that come in, in a second of device time; 0: not known
+ *   time_ratio      time of the worker's requests relative to what its profile says of the streams
+ *                   that they ran on; 0: not known
+ * -EINVAL: one of them is negative, not a number, or more than 1000000 */
+ECLIP_API int eclip_report_load(eclip_context* context, double requests_per_s, double time_ratio);
 
 /* --- leases ----------------------------------------------------------------------------------- */
 

@@ -241,6 +241,20 @@ class Connection {
     return {std::chrono::nanoseconds(start), std::chrono::nanoseconds(end)};
   }
 
+  /// Where the plan has a kernel while those workers have requests; nothing when it says nothing of
+  /// it.
+  std::optional<eclip_plan_entry> plan(std::uint32_t active_workers, std::uint32_t kernel) const {
+    eclip_plan_entry entry{};
+    entry.struct_size = sizeof entry;
+    const int result = eclip_plan_lookup(context_.get(), active_workers, kernel, &entry);
+    if (result == -ENOENT) return std::nullopt;
+    detail::check(result, "look up the plan");
+    return entry;
+  }
+  void report_load(double requests_per_s, double time_ratio) const {
+    detail::check(eclip_report_load(context_.get(), requests_per_s, time_ratio), "report the load");
+  }
+
   /// For calls of the C ABI; owned by the connection.
   eclip_context* get() const { return context_.get(); }
 

@@ -23,7 +23,8 @@ class EclipdDevice : public ::testing::Test {
     if (!refusal.empty()) GTEST_SKIP() << refusal;
     const std::string config = (directory_.path() / "eclipd.toml").string();
     const std::string socket = (directory_.path() / "eclipd.sock").string();
-    std::ofstream(config) << "[daemon]\nsocket = \"" << socket << "\"\n";
+    std::ofstream(config) << "daemon.socket = \"" << socket << "\"\nplanner.state_dir = \""
+                          << directory_.path().string() << "\"\n";
     ready_ = (directory_.path() / "ready").string();
     script_ = "eclipd() { exec " ECLIPD_PROGRAM " --config " + config +
               " --ready-fd 3; }; "

@@ -32,7 +32,8 @@ TemporaryDirectory::~TemporaryDirectory() {
 std::string EclipdTest::write_config(const std::string& tables) const {
   const auto file = directory_.path() / "eclipd.toml";
   std::ofstream(file) << "daemon.socket = \"" << socket() << "\"\ndaemon.log_level = \""
-                      << log_level_ << "\"\n"
+                      << log_level_ << "\"\nplanner.state_dir = \"" << directory_.path().string()
+                      << "\"\n"
                       << tables << "\n";
   return file.string();
 }

@@ -15,7 +15,7 @@ namespace {
 constexpr const char* bump = "bump the version, then restate the layout";
 
 TEST(Layout, RegionHeader) {
-  EXPECT_EQ(RegionHeader::layout_major, 2) << bump;
+  EXPECT_EQ(RegionHeader::layout_major, 3) << bump;
   EXPECT_EQ(offsetof(RegionHeader, major), 8U) << bump;
   EXPECT_EQ(offsetof(RegionHeader, header_bytes), 12U) << bump;
   EXPECT_EQ(offsetof(RegionHeader, region_bytes), 16U) << bump;
@@ -48,19 +48,27 @@ TEST(Layout, WorkerRegionsAndBoard) {
   EXPECT_EQ(offsetof(LeaseSlot, lease), 8U) << bump;
   EXPECT_EQ(offsetof(LeaseSlot, deadline_ns), 16U) << bump;
   EXPECT_EQ(offsetof(LeaseSlot, accepted), 24U) << bump;
-  EXPECT_EQ(sizeof(WorkerState), 64U + 16U * 64U + 1024U * 128U) << bump;
+  EXPECT_EQ(sizeof(PlanTable), 16960U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, worker), 8U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, first_kernel), 16U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, stream), 528U) << bump;
+  EXPECT_EQ(offsetof(WorkerState, plans), 64U + 16U * 64U + 1024U * 128U) << bump;
+  EXPECT_EQ(sizeof(WorkerState), 64U + 16U * 64U + 1024U * 128U + 2U * 16960U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault), 0U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault_lease), 8U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault_packet), 16U) << bump;
   EXPECT_EQ(offsetof(WorkerState, leases), 64U) << bump;
   EXPECT_EQ(offsetof(WorkerRequest, leases), 4U) << bump;
   EXPECT_EQ(offsetof(WorkerRequest, waiters), 128U) << bump;
-  EXPECT_EQ(sizeof(WorkerRequest), 128U + 1024U * 2U) << bump;
+  EXPECT_EQ(offsetof(WorkerRequest, requests_per_1000_s), 128U + 1024U * 2U) << bump;
+  EXPECT_EQ(offsetof(WorkerRequest, time_permille), 132U + 1024U * 2U) << bump;
+  EXPECT_EQ(sizeof(WorkerRequest), 192U + 1024U * 2U) << bump;
+  EXPECT_EQ(offsetof(Board, plan_epoch), 144U) << bump;
   EXPECT_EQ(offsetof(Board, heartbeat_ns), 64U) << bump;
   EXPECT_EQ(offsetof(Board, device_time_rate), 136U) << bump;
-  EXPECT_EQ(offsetof(Board, gpu_counter_hz), 144U) << bump;
-  EXPECT_EQ(offsetof(Board, gpu_name), 160U) << bump;
-  EXPECT_EQ(offsetof(Board, streams), 232U) << bump;
+  EXPECT_EQ(offsetof(Board, gpu_counter_hz), 152U) << bump;
+  EXPECT_EQ(offsetof(Board, gpu_name), 168U) << bump;
+  EXPECT_EQ(offsetof(Board, streams), 240U) << bump;
   EXPECT_EQ(sizeof(Board), 1280U) << bump;
 }
 
@@ -68,7 +76,7 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(MessageHeader::protocol_major, 2) << bump;
   EXPECT_EQ(sizeof(Message), 256U) << bump;
   EXPECT_EQ(sizeof(MessageHeader), 16U) << bump;
-  EXPECT_EQ(sizeof(Hello), 64U) << bump;
+  EXPECT_EQ(sizeof(Hello), 136U) << bump;
   EXPECT_EQ(sizeof(Welcome), 16U) << bump;
   EXPECT_EQ(sizeof(LeaseAcquire), 24U) << bump;
   EXPECT_EQ(sizeof(LeaseGranted), 24U) << bump;
@@ -77,6 +85,8 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(MemoryAllocate), 16U) << bump;
   EXPECT_EQ(sizeof(MemoryAllocated), 24U) << bump;
   EXPECT_EQ(sizeof(KernelRegister), 16U) << bump;
+  EXPECT_EQ(sizeof(PlanChoice), 16U) << bump;
+  EXPECT_EQ(sizeof(PlanRecord), 232U) << bump;
   EXPECT_EQ(sizeof(ErrorReply), 228U) << bump;
   EXPECT_EQ(sizeof(StatusReply), 224U) << bump;
   EXPECT_EQ(sizeof(StreamRecord), 192U) << bump;

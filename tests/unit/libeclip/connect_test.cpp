@@ -119,10 +119,14 @@ TEST(Connect, ChecksTheStructSize) {
   eclip_context* context = nullptr;
   options.struct_size = 0;
   EXPECT_EQ(eclip_connect(&options, &context), -EINVAL);
-  options.struct_size = sizeof options - 1;
+  constexpr std::uint32_t size_in_1_0 = 40;
+  options.struct_size = size_in_1_0 - 1;
   EXPECT_EQ(eclip_connect(&options, &context), -EINVAL);
   EXPECT_THAT(eclip_last_error(), HasSubstr("struct_size is 39"));
   EXPECT_EQ(eclip_connect(&options, nullptr), -EINVAL);
+  options.struct_size = size_in_1_0;
+  EXPECT_EQ(eclip_connect(&options, &context), 0) << eclip_last_error();
+  eclip_disconnect(context);
 }
 
 TEST(Connect, TakesLargerStructsOfNewerCallers) {

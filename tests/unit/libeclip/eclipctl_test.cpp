@@ -6,8 +6,8 @@
 #include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
-#include "tools/eclipctl/table.h"
 #include "tools/eclipctl/views.h"
+#include "tools/text/table.h"
 
 namespace eclip::test {
 namespace {
@@ -16,23 +16,23 @@ using ::testing::HasSubstr;
 using namespace std::chrono_literals;
 
 TEST(Format, DurationsAndBytes) {
-  EXPECT_EQ(ctl::format_duration(40ms), "0.0s");
-  EXPECT_EQ(ctl::format_duration(12340ms), "12.3s");
-  EXPECT_EQ(ctl::format_duration(252s), "4m 12s");
-  EXPECT_EQ(ctl::format_duration(2h + 5min), "2h 5m");
-  EXPECT_EQ(ctl::format_duration(76h), "3d 4h");
-  EXPECT_EQ(ctl::format_bytes(512), "512 B");
-  EXPECT_EQ(ctl::format_bytes(1536), "1.5 KiB");
-  EXPECT_EQ(ctl::format_bytes((1U << 20U) - 1), "1.0 MiB");
-  EXPECT_EQ(ctl::format_ns(850), "850 ns");
-  EXPECT_EQ(ctl::format_ns(12'345), "12.3 us");
-  EXPECT_EQ(ctl::format_ns(999'700), "1 ms");
-  EXPECT_EQ(ctl::format_ns(7'890'000'000), "7.89 s");
+  EXPECT_EQ(text::format_duration(40ms), "0.0s");
+  EXPECT_EQ(text::format_duration(12340ms), "12.3s");
+  EXPECT_EQ(text::format_duration(252s), "4m 12s");
+  EXPECT_EQ(text::format_duration(2h + 5min), "2h 5m");
+  EXPECT_EQ(text::format_duration(76h), "3d 4h");
+  EXPECT_EQ(text::format_bytes(512), "512 B");
+  EXPECT_EQ(text::format_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(text::format_bytes((1U << 20U) - 1), "1.0 MiB");
+  EXPECT_EQ(text::format_ns(850), "850 ns");
+  EXPECT_EQ(text::format_ns(12'345), "12.3 us");
+  EXPECT_EQ(text::format_ns(999'700), "1 ms");
+  EXPECT_EQ(text::format_ns(7'890'000'000), "7.89 s");
   EXPECT_EQ(printable("a\x1b[2Jb\n"), "a?[2Jb?");
 }
 
 TEST(Format, TablesAlignTheirColumns) {
-  ctl::Table table({{"ID", ctl::Align::right}, {"NAME"}, {"N", ctl::Align::right}});
+  text::Table table({{"ID", text::Align::right}, {"NAME"}, {"N", text::Align::right}});
   table.add({"7", "long name", "1"});
   table.add({"12345", "", "22"});
   EXPECT_EQ(table.to_string(),

@@ -1,0 +1,395 @@
+#include "daemon/plan_keeper.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <system_error>
+#include <utility>
+
+#include "daemon/model/data_dir.h"
+#include "daemon/topology.h"
+
+namespace eclip::daemon {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+/// What a worker may say of the times of its requests, relative to its profile.
+constexpr double least_factor = 0.1;
+constexpr double most_factor = 10;
+/// Rates below are all the same to a plan: the worker is hardly ever active.
+constexpr double least_rate = 0.1;
+
+/// Keys of a document that are eclipd's own.
+constexpr std::array own_keys{"epoch", "made_at", "reason", "pinned", "in_force"};
+
+PlanningThread::Settings settings_of(const Config& config, model::GpuDescription gpu,
+                                     std::vector<CuMask> pool) {
+  std::vector<fs::path> directories(config.planner.profile_dirs.begin(),
+                                    config.planner.profile_dirs.end());
+  directories.push_back(model::default_data_dir() / "profiles");
+  return {.gpu = std::move(gpu),
+          .pool = std::move(pool),
+          .profile_dirs = std::move(directories),
+          .objective = config.planner.objective,
+          .time_limit = config.planner.time_limit,
+          .simulate = config.planner.simulate};
+}
+
+std::string label(WorkerId id, const std::string& name) {
+  return fmt::format("worker {} '{}'", id.value, name);
+}
+
+bool has_shape(const model::GpuDescription& description, const GpuTopology& gpu) {
+  return description.geometry.shader_engines == gpu.shader_engines &&
+         description.geometry.cu_count() == gpu.cu_count;
+}
+
+}  // namespace
+
+Result<model::GpuDescription> describe_for_plans(const Config& config, const GpuTopology& gpu) {
+  const fs::path folder = model::default_data_dir() / "gpus";
+  if (!config.planner.gpu.empty()) {
+    const bool is_file = config.planner.gpu.find('/') != std::string::npos;
+    auto named = model::load_gpu_description(is_file ? fs::path(config.planner.gpu)
+                                                     : folder / (config.planner.gpu + ".toml"));
+    if (!named) return fail(named.error(), "planner.gpu");
+    if (!has_shape(*named, gpu))
+      return fail(Errc::invalid_argument,
+                  fmt::format("planner.gpu describes {} CUs in {} shader engines, the GPU has {} "
+                              "in {}; leave it out, or name a description of this GPU",
+                              named->geometry.cu_count(), named->geometry.shader_engines,
+                              gpu.cu_count, gpu.shader_engines));
+    return named;
+  }
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (entry.path().extension() == ".toml") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  for (const fs::path& file : files) {
+    auto description = model::load_gpu_description(file);
+    if (!description) return description;
+    if (has_shape(*description, gpu)) return description;
+  }
+  if (gpu.shader_engines == 0 || gpu.cu_count % gpu.shader_engines != 0)
+    return fail(Errc::unsupported,
+                fmt::format("{} CUs in {} shader engines: no description can have this shape",
+                            gpu.cu_count, gpu.shader_engines));
+  auto description = model::load_gpu_description(folder / "mi50.toml");
+  if (!description) return description;
+  description->geometry.shader_engines = gpu.shader_engines;
+  description->geometry.cus_per_shader_engine = gpu.cu_count / gpu.shader_engines;
+  spdlog::warn(
+      "no description in {} has {} CUs in {} shader engines: plans reckon with mi50's costs "
+      "(planner.gpu)",
+      folder.string(), gpu.cu_count, gpu.shader_engines);
+  return description;
+}
+
+PlanKeeper::PlanKeeper(const Config& config, model::GpuDescription gpu, std::vector<CuMask> pool,
+                       std::atomic<std::uint64_t>& plan_epoch, PlanHistory history,
+                       Mailbox& mailbox)
+    : config_(config),
+      pool_(std::move(pool)),
+      cu_count_(gpu.geometry.cu_count()),
+      plan_epoch_(plan_epoch),
+      history_(std::move(history)),
+      thread_(settings_of(config, std::move(gpu), pool_), [this, &mailbox](const PlanOrder& order,
+                                                                           Result<json> document) {
+        mailbox.post([this, order, document = std::move(document)] { planned(order, document); });
+      }) {
+  const auto pinned = history_.pinned();
+  if (!pinned) return;
+  const PastPlan* past = history_.find(*pinned);
+  auto plan = past ? read(past->document)
+                   : Result<planner::StoredPlan>(fail(Errc::not_found, "it is not in the history"));
+  if (!plan) {
+    spdlog::warn("the pinned plan {} cannot be used any more, plans are automatic again: {}",
+                 *pinned, plan.error().message());
+    pin(std::nullopt);
+    return;
+  }
+  in_force_ = InForce{.epoch = *pinned, .plan = std::move(*plan)};
+  plan_epoch_.store(*pinned, std::memory_order_release);
+  spdlog::info("plan {} is in force: pinned, {}", *pinned, past->reason);
+}
+
+void PlanKeeper::add(Client client) {
+  Known known{.client = std::move(client)};
+  known.requests_per_s = known.client.requests_per_s;
+  for (const PlannedWorker& configured : config_.planner.workers) {
+    if (configured.name != known.client.name) continue;
+    if (!configured.profile.empty()) known.client.profile = configured.profile;
+    if (configured.requests_per_s > 0) known.requests_per_s = configured.requests_per_s;
+    known.latency_bound_us = configured.latency_bound_ms * 1000;
+    known.weight = configured.weight;
+  }
+  const WorkerId id = known.client.id;
+  const std::string who = label(id, known.client.name);
+  Known& added = clients_.emplace(id.value, std::move(known)).first->second;
+  if (!is_pinned()) {
+    if (clients_.size() > planner::most_workers)
+      spdlog::warn("{} has no part in the plan: it has {} workers already", who,
+                   planner::most_workers);
+    return order(who + " joined");
+  }
+  const auto ids = parts_by_name(in_force_->plan);
+  const auto part = std::find(ids.begin(), ids.end(), id);
+  if (part == ids.end()) {
+    spdlog::info("{} has no part in the pinned plan {}", who, in_force_->epoch);
+    return;
+  }
+  added.part = static_cast<std::size_t>(part - ids.begin());
+  write_table(added);
+}
+
+void PlanKeeper::remove(WorkerId id) {
+  const auto found = clients_.find(id.value);
+  if (found == clients_.end()) return;
+  const std::string who = label(id, found->second.client.name);
+  clients_.erase(found);
+  if (!is_pinned() && !clients_.empty()) order(who + " left");
+}
+
+void PlanKeeper::look_at_loads() {
+  if (is_pinned()) return;
+  const double change = 1 + config_.planner.replan_percent / 100.0;
+  const auto has_changed = [change](double from, double to) {
+    return to > from * change || to < from / change;
+  };
+  std::string reason;
+  for (auto& [id, known] : clients_) {
+    const WorkerRequest& said = *known.client.request;
+    const std::string who = label(known.client.id, known.client.name);
+    const double rate = said.requests_per_1000_s.load(std::memory_order_relaxed) / 1000.0;
+    if (rate > 0 &&
+        has_changed(std::max(known.requests_per_s, least_rate), std::max(rate, least_rate))) {
+      reason = fmt::format("{} has {:.1f} requests/s, not {:.1f}", who, rate, known.requests_per_s);
+      known.requests_per_s = rate;
+    }
+    const double factor = said.time_permille.load(std::memory_order_relaxed) / 1000.0;
+    if (factor > 0 &&
+        has_changed(known.time_factor, std::clamp(factor, least_factor, most_factor))) {
+      known.time_factor = std::clamp(factor, least_factor, most_factor);
+      reason = fmt::format("{} takes {:.2f} of the time of its profile", who, known.time_factor);
+    }
+  }
+  if (!reason.empty()) order(std::move(reason));
+}
+
+void PlanKeeper::order(std::string reason) {
+  PlanOrder order{.reason = std::move(reason), .workers = {}};
+  for (const auto& [id, known] : clients_) {
+    if (order.workers.size() == planner::most_workers) break;
+    order.workers.push_back({.id = known.client.id,
+                             .name = known.client.name,
+                             .profile = known.client.profile,
+                             .requests_per_s = known.requests_per_s,
+                             .latency_bound_us = known.latency_bound_us,
+                             .weight = known.weight,
+                             .time_factor = known.time_factor});
+  }
+  if (!order.workers.empty()) thread_.order(std::move(order));
+}
+
+void PlanKeeper::planned(const PlanOrder& order, const Result<json>& document) {
+  if (is_pinned()) return;
+  auto plan =
+      document ? read(*document) : Result<planner::StoredPlan>(tl::unexpected(document.error()));
+  if (!plan) {
+    spdlog::error("no plan ({}): {}", order.reason, plan.error().message());
+    return;
+  }
+  std::vector<WorkerId> ids;
+  bool same = in_force_ && in_force_->plan == *plan;
+  for (std::size_t part = 0; part < order.workers.size(); ++part) {
+    const auto known = clients_.find(order.workers[part].id.value);
+    ids.push_back(known == clients_.end() ? WorkerId{0} : order.workers[part].id);
+    same = same && known != clients_.end() && known->second.part == part;
+  }
+  if (same) {
+    spdlog::debug("plan {} stays: {}", in_force_->epoch, order.reason);
+    return write_down(*document, order.reason);
+  }
+  put_in_force(std::move(*plan), *document, order.reason, ids);
+}
+
+std::uint64_t PlanKeeper::put_in_force(planner::StoredPlan plan, json document, std::string reason,
+                                       const std::vector<WorkerId>& ids) {
+  const std::uint64_t epoch = history_.next_epoch();
+  in_force_ = InForce{.epoch = epoch, .plan = std::move(plan)};
+  for (auto& [id, known] : clients_) {
+    const auto part = std::find(ids.begin(), ids.end(), WorkerId{id});
+    known.part = part == ids.end() ? std::nullopt
+                                   : std::optional(static_cast<std::size_t>(part - ids.begin()));
+    write_table(known);
+  }
+  plan_epoch_.store(epoch, std::memory_order_release);
+  spdlog::info("plan {} is in force: {}", epoch, reason);
+  write_down(std::move(document), std::move(reason));
+  return epoch;
+}
+
+void PlanKeeper::write_down(json document, std::string reason) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  for (const char* key : own_keys) document.erase(key);
+  auto kept =
+      history_.add({.epoch = in_force_->epoch,
+                    .made_at = std::chrono::duration_cast<std::chrono::seconds>(now).count(),
+                    .reason = std::move(reason),
+                    .document = std::move(document)});
+  if (!kept)
+    spdlog::warn("plan {} will not outlive eclipd: {}", in_force_->epoch, kept.error().message());
+}
+
+void PlanKeeper::write_table(const Known& known) const {
+  if (!known.part) return;
+  const planner::StoredPlan& plan = in_force_->plan;
+  WorkerPlan table{.worker = static_cast<std::uint32_t>(*known.part),
+                   .first_kernel = plan.workers[*known.part].first_kernel,
+                   .stream = {{}}};  // nobody active
+  for (const planner::GroupStreams& row : plan.rows) {
+    std::vector<std::uint8_t>& streams = table.stream.emplace_back();
+    for (const std::uint32_t stream : row[*known.part])
+      streams.push_back(stream == plan.unmasked ? PlanTable::no_mask
+                                                : static_cast<std::uint8_t>(stream));
+  }
+  write_plan(*known.client.tables, in_force_->epoch, table);
+}
+
+std::vector<WorkerId> PlanKeeper::parts_by_name(const planner::StoredPlan& plan) const {
+  std::vector<WorkerId> ids(plan.workers.size(), WorkerId{0});
+  for (const auto& [id, known] : clients_)
+    for (std::size_t part = 0; part < ids.size(); ++part) {
+      const auto& worker = plan.workers[part];
+      if (ids[part] != WorkerId{0} || worker.profile != known.client.profile ||
+          (worker.name != known.client.name && worker.name != worker.profile))
+        continue;
+      ids[part] = WorkerId{id};
+      break;
+    }
+  return ids;
+}
+
+Result<planner::StoredPlan> PlanKeeper::read(const json& document) const {
+  auto plan = planner::parse_plan(document, cu_count_);
+  if (!plan) return plan;
+  if (plan->pool != pool_)
+    return fail(Errc::invalid_argument,
+                "the plan is for another pool: its streams must be those of eclipctl stream list, "
+                "in that order (eclip-plan plan --pool)");
+  for (const auto& worker : plan->workers)
+    if (worker.first_kernel.size() > PlanTable::max_groups)
+      return fail(Errc::invalid_argument,
+                  fmt::format("worker '{}' has {} groups of kernels; at most {} are possible "
+                              "(eclip-plan plan --group-us)",
+                              worker.name, worker.first_kernel.size(), PlanTable::max_groups));
+  return plan;
+}
+
+void PlanKeeper::pin(std::optional<std::uint64_t> epoch) {
+  if (auto kept = history_.pin(epoch); !kept)
+    spdlog::warn("what is pinned will not outlive eclipd: {}", kept.error().message());
+}
+
+Result<json> PlanKeeper::document(std::uint64_t epoch) const {
+  if (epoch == 0 && !in_force_)
+    return fail(Errc::not_found, "there is no plan yet: no worker has connected");
+  const PastPlan* past = history_.find(epoch == 0 ? in_force_->epoch : epoch);
+  if (past == nullptr)
+    return fail(
+        Errc::not_found,
+        fmt::format("plan {} is not in the history; eclipctl plan history lists what is", epoch));
+  json document = past->document;
+  document["epoch"] = past->epoch;
+  document["made_at"] = past->made_at;
+  document["reason"] = past->reason;
+  document["pinned"] = history_.pinned() == past->epoch;
+  document["in_force"] = in_force_ && in_force_->epoch == past->epoch;
+  return document;
+}
+
+std::vector<PlanRecord> PlanKeeper::records() const {
+  std::vector<PlanRecord> records;
+  for (const PastPlan& past : history_.plans()) {
+    PlanRecord& record = records.emplace_back();
+    record.epoch = past.epoch;
+    record.made_at = static_cast<std::uint64_t>(past.made_at);
+    record.value = past.document.value("value", 0.0);
+    record.in_force = in_force_ && in_force_->epoch == past.epoch ? 1 : 0;
+    record.pinned = history_.pinned() == past.epoch ? 1 : 0;
+    record.reason.assign(past.reason);
+    std::string names;
+    for (const json& worker : past.document.value("workers", json::array())) {
+      names += (names.empty() ? "" : ", ") + worker.value("name", "");
+      ++record.workers;
+    }
+    record.names.assign(names);
+  }
+  return records;
+}
+
+Result<std::uint64_t> PlanKeeper::apply(std::string_view text, const std::string& who) {
+  json document;
+  try {
+    document = json::parse(text);
+  } catch (const json::parse_error& error) {
+    return fail(Errc::malformed, "the plan is no JSON: " + std::string(error.what()));
+  }
+  auto plan = read(document);
+  if (!plan) return tl::unexpected(plan.error());
+  const auto ids = parts_by_name(*plan);
+  const auto epoch = put_in_force(std::move(*plan), std::move(document), "applied by " + who, ids);
+  pin(epoch);
+  return epoch;
+}
+
+Result<std::uint64_t> PlanKeeper::choose(const PlanChoice& choice, const std::string& who) {
+  const std::uint64_t now = in_force_ ? in_force_->epoch : 0;
+  switch (choice.action) {
+    case PlanChoice::unpin:
+      pin(std::nullopt);
+      order("automatic again, by " + who);
+      return now;
+    case PlanChoice::replan:
+      if (is_pinned())
+        return fail(Errc::invalid_argument,
+                    fmt::format("plan {} is pinned; eclipctl plan auto makes plans automatic "
+                                "again",
+                                *history_.pinned()));
+      if (clients_.empty())
+        return fail(Errc::not_found, "no worker is connected: there is nothing to plan");
+      order("asked for by " + who);
+      return now;
+    case PlanChoice::pin:
+      break;
+    default:
+      return fail(Errc::malformed, fmt::format("choose_plan has no action {}", choice.action));
+  }
+  const auto& plans = history_.plans();
+  const PastPlan* past = history_.find(choice.epoch);
+  if (choice.epoch == 0) {
+    const auto before = std::find_if(plans.rbegin(), plans.rend(),
+                                     [&](const PastPlan& plan) { return plan.epoch < now; });
+    past = before == plans.rend() ? nullptr : &*before;
+  }
+  if (past == nullptr)
+    return fail(Errc::not_found, choice.epoch == 0
+                                     ? "there is no plan before the one in force"
+                                     : fmt::format("plan {} is not in the history; eclipctl plan "
+                                                   "history lists what is",
+                                                   choice.epoch));
+  auto plan = read(past->document);
+  if (!plan) return tl::unexpected(plan.error());
+  const auto ids = parts_by_name(*plan);
+  const auto epoch = put_in_force(std::move(*plan), json(past->document),
+                                  fmt::format("plan {} again, by {}", past->epoch, who), ids);
+  pin(epoch);
+  return epoch;
+}
+
+}  // namespace eclip::daemon

@@ -1,0 +1,220 @@
+#include "daemon/planner/plan_document.h"
+
+namespace eclip::planner {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* schema = "eclip.plan/1";
+
+/// A value of the document and where it stands, as a JSON pointer.
+struct Place {
+  const json& value;
+  std::string path;
+
+  [[nodiscard]] tl::unexpected<Error> refuse(const std::string& expected) const {
+    return fail(Errc::malformed,
+                (path.empty() ? "the plan" : path) + " must be " + expected +
+                    "; eclip-plan plan --json and eclipctl plan show --json write such a plan");
+  }
+  [[nodiscard]] Result<Place> member(const char* key) const {
+    const std::string where = path + "/" + key;
+    if (!value.is_object()) return refuse("an object");
+    const auto found = value.find(key);
+    if (found == value.end()) return fail(Errc::malformed, where + " is missing");
+    return Place{*found, where};
+  }
+  [[nodiscard]] Place element(std::size_t index) const {
+    return {value[index], path + "/" + std::to_string(index)};
+  }
+  [[nodiscard]] Result<std::string> text(const char* key) const {
+    auto place = member(key);
+    if (!place) return tl::unexpected(place.error());
+    if (!place->value.is_string()) return place->refuse("a text");
+    return place->value.get<std::string>();
+  }
+  [[nodiscard]] Result<std::uint32_t> number(std::uint32_t limit) const {
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= limit)
+      return refuse("a whole number below " + std::to_string(limit));
+    return value.get<std::uint32_t>();
+  }
+  [[nodiscard]] Result<Place> list(const char* key) const {
+    auto place = member(key);
+    if (!place) return place;
+    if (!place->value.is_array()) return place->refuse("a list");
+    return place;
+  }
+};
+
+Result<std::vector<CuMask>> parse_pool(const Place& root, std::uint32_t cu_count) {
+  const auto pool = root.member("pool");
+  if (!pool) return tl::unexpected(pool.error());
+  const auto streams = pool->list("streams");
+  if (!streams) return tl::unexpected(streams.error());
+  if (streams->value.size() > stream_budget)
+    return streams->refuse("at most " + std::to_string(stream_budget) + " streams");
+  std::vector<CuMask> masks;
+  for (std::size_t s = 0; s < streams->value.size(); ++s) {
+    const Place stream = streams->element(s);
+    const auto list = stream.text("cu_list");
+    if (!list) return tl::unexpected(list.error());
+    auto mask = CuMask::parse(*list, cu_count);
+    if (!mask) return fail(mask.error(), stream.path + "/cu_list");
+    masks.push_back(std::move(*mask));
+  }
+  return masks;
+}
+
+Result<StoredPlan::PlannedWorker> parse_worker(const Place& place) {
+  StoredPlan::PlannedWorker worker;
+  for (const auto& [key, text] :
+       {std::pair{"name", &worker.name}, std::pair{"profile", &worker.profile}}) {
+    auto value = place.text(key);
+    if (!value) return tl::unexpected(value.error());
+    *text = std::move(*value);
+  }
+  const auto groups = place.list("first_kernel_of_group");
+  if (!groups) return tl::unexpected(groups.error());
+  for (std::size_t g = 0; g < groups->value.size(); ++g) {
+    const Place group = groups->element(g);
+    const auto first = group.number(most_kernels);
+    if (!first) return tl::unexpected(first.error());
+    if (g == 0 ? *first != 0 : *first <= worker.first_kernel.back())
+      return group.refuse(g == 0 ? "0" : "more than the one before");
+    worker.first_kernel.push_back(*first);
+  }
+  if (worker.first_kernel.empty()) return groups->refuse("a list that is not empty");
+  return worker;
+}
+
+Result<GroupStreams> parse_row(const Place& place, const StoredPlan& plan, WorkerSet active) {
+  const auto set = place.member("active");
+  if (!set) return tl::unexpected(set.error());
+  if (set->value != active) return set->refuse(std::to_string(active));
+  const auto workers = place.list("stream_of_group");
+  if (!workers) return tl::unexpected(workers.error());
+  if (workers->value.size() != plan.workers.size())
+    return workers->refuse("a list of " + std::to_string(plan.workers.size()) + " lists");
+  GroupStreams streams(plan.workers.size());
+  for (std::size_t w = 0; w < plan.workers.size(); ++w) {
+    const Place worker = workers->element(w);
+    const std::size_t groups = active >> w & 1U ? plan.workers[w].first_kernel.size() : 0;
+    if (!worker.value.is_array() || worker.value.size() != groups)
+      return worker.refuse("a list of " + std::to_string(groups) + " streams");
+    for (std::size_t g = 0; g < groups; ++g) {
+      const auto stream = worker.element(g).number(plan.unmasked + 1);
+      if (!stream) return tl::unexpected(stream.error());
+      streams[w].push_back(*stream);
+    }
+  }
+  return streams;
+}
+
+}  // namespace
+
+const char* name_of(Objective objective) {
+  switch (objective) {
+    case Objective::latency:
+      return "latency";
+    case Objective::throughput:
+      return "throughput";
+    case Objective::energy:
+      break;
+  }
+  return "energy";
+}
+
+json plan_document(const Plan& plan, std::span<const Worker> workers,
+                   const model::GpuDescription& gpu, Objective objective) {
+  json root{{"schema", schema},
+            {"gpu", gpu.name},
+            {"idle_watts", gpu.power.idle_watts},
+            {"objective", name_of(objective)},
+            {"value", plan.value},
+            {"lower_bound", plan.lower_bound},
+            {"complete", plan.complete},
+            {"unmasked", plan.unmasked},
+            {"workers", json::array()},
+            {"rows", json::array()},
+            {"candidates", json::array()},
+            {"violations", json::array()}};
+  root["pool"] = {{"name", plan.pool.name},
+                  {"pruned_unions", plan.pool.pruned_unions},
+                  {"streams", json::array()}};
+  for (const PoolStream& stream : plan.pool.streams)
+    root["pool"]["streams"].push_back({{"cu_list", stream.mask.to_string()},
+                                       {"cus", stream.mask.count()},
+                                       {"leaves", stream.leaves}});
+  for (std::size_t w = 0; w < workers.size(); ++w)
+    root["workers"].push_back({{"name", workers[w].name},
+                               {"profile", workers[w].unknown ? "" : workers[w].name},
+                               {"requests_per_s", workers[w].requests_per_s},
+                               {"weight", workers[w].weight},
+                               {"latency_bound_us", workers[w].latency_bound_us},
+                               {"home", plan.pool.home[w]},
+                               {"activity", plan.activity[w]},
+                               {"alone_us", plan.solo_us[w]},
+                               {"first_kernel_of_group", plan.groups[w]}});
+  for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
+    const Row& row = plan.row(active);
+    root["rows"].push_back({{"active", active},
+                            {"value", row.value},
+                            {"simulated_value", row.simulated_value},
+                            {"simulated_us", row.simulated_us},
+                            {"stream_of_group", row.streams},
+                            {"request_us", row.prediction.request_us},
+                            {"joules", row.prediction.joules},
+                            {"watts", row.prediction.watts}});
+  }
+  for (const Candidate& candidate : plan.candidates)
+    root["candidates"].push_back({{"name", candidate.name},
+                                  {"value", candidate.value},
+                                  {"all_active_value", candidate.all_active.value},
+                                  {"simulated_value", candidate.all_active.simulated_value},
+                                  {"request_us", candidate.all_active.prediction.request_us}});
+  for (const Violation& violation : plan.violations)
+    root["violations"].push_back({{"active", violation.active},
+                                  {"worker", violation.worker},
+                                  {"request_us", violation.request_us},
+                                  {"latency_bound_us", violation.latency_bound_us}});
+  return root;
+}
+
+Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
+  const Place root{document, ""};
+  const auto found = root.text("schema");
+  if (!found) return tl::unexpected(found.error());
+  if (*found != schema)
+    return fail(Errc::malformed, "/schema is '" + *found + "', not '" + schema + "'");
+  StoredPlan plan;
+  auto pool = parse_pool(root, cu_count);
+  if (!pool) return tl::unexpected(pool.error());
+  plan.pool = std::move(*pool);
+  plan.unmasked = static_cast<std::uint32_t>(plan.pool.size());
+  const auto workers = root.list("workers");
+  if (!workers) return tl::unexpected(workers.error());
+  if (workers->value.empty() || workers->value.size() > most_workers)
+    return workers->refuse("a list of 1 to " + std::to_string(most_workers) + " workers");
+  for (std::size_t w = 0; w < workers->value.size(); ++w) {
+    auto worker = parse_worker(workers->element(w));
+    if (!worker) return tl::unexpected(worker.error());
+    plan.workers.push_back(std::move(*worker));
+  }
+  const auto rows = root.list("rows");
+  if (!rows) return tl::unexpected(rows.error());
+  const std::size_t sets = (std::size_t{1} << plan.workers.size()) - 1;
+  if (rows->value.size() != sets)
+    return rows->refuse("a list of " + std::to_string(sets) + " rows, one for each set of workers");
+  for (std::size_t set = 0; set < sets; ++set) {
+    auto row = parse_row(rows->element(set), plan, static_cast<WorkerSet>(set + 1));
+    if (!row) return tl::unexpected(row.error());
+    plan.rows.push_back(std::move(*row));
+  }
+  const auto value = root.member("value");
+  if (!value) return tl::unexpected(value.error());
+  if (!value->value.is_number()) return value->refuse("a number");
+  plan.value = value->value.get<double>();
+  return plan;
+}
+
+}  // namespace eclip::planner

@@ -1,0 +1,124 @@
+#include "daemon/planning_thread.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/planner/plan_document.h"
+#include "ipc/plan_table.h"
+
+namespace eclip::daemon {
+namespace {
+
+/// Host time for the first plan of an order.
+constexpr std::chrono::milliseconds first_limit{15};
+
+/// Kernels that take `factor` times as long.
+Kernels scaled(const Kernels& kernels, double factor) {
+  if (factor == 1) return kernels;
+  Kernels slower;
+  slower.reserve(kernels.size());
+  for (const auto& kernel : kernels)
+    slower.push_back(std::make_shared<const model::Kernel>(kernel->scaled(factor)));
+  return slower;
+}
+
+}  // namespace
+
+PlanningThread::PlanningThread(Settings settings, Done done)
+    : settings_(std::move(settings)),
+      done_(std::move(done)),
+      profiles_(settings_.profile_dirs, settings_.gpu.name),
+      thread_([this] { run(); }) {}
+
+PlanningThread::~PlanningThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void PlanningThread::order(PlanOrder order) {
+  {
+    const std::lock_guard lock(mutex_);
+    next_ = std::move(order);
+  }
+  changed_.notify_one();
+}
+
+bool PlanningThread::is_overtaken() {
+  const std::lock_guard lock(mutex_);
+  return ending_ || next_.has_value();
+}
+
+void PlanningThread::run() {
+  while (true) {
+    PlanOrder order;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return ending_ || next_; });
+      if (ending_) return;
+      order = std::move(*std::exchange(next_, std::nullopt));
+    }
+    const auto workers = workers_of(order);
+    done_(order, plan(order, workers, false));
+    if (!settings_.simulate || is_overtaken()) continue;
+    auto judged = plan(order, workers, true);
+    if (!is_overtaken()) done_(order, std::move(judged));
+  }
+}
+
+std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) {
+  std::vector<planner::Worker> workers;
+  for (const WorkerToPlan& each : order.workers) {
+    planner::Worker worker{.name = each.name,
+                           .kernels = {},
+                           .requests_per_s = each.requests_per_s,
+                           .unknown = true,
+                           .weight = each.weight,
+                           .latency_bound_us = each.latency_bound_us};
+    if (!each.profile.empty()) {
+      const auto kernels = profiles_.find(each.profile);
+      if (kernels) {
+        worker.kernels = scaled(**kernels, each.time_factor);
+        worker.unknown = false;
+      } else if (complained_.insert(each.profile).second) {
+        spdlog::warn("workers of profile '{}' are planned as unknown ones: {}", each.profile,
+                     kernels.error().message());
+      }
+    }
+    workers.push_back(std::move(worker));
+  }
+  return workers;
+}
+
+Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
+                                            const std::vector<planner::Worker>& workers,
+                                            bool simulate) {
+  planner::PlannerOptions options;
+  options.pool = settings_.pool;
+  options.judge_by_simulation = simulate;
+  options.search.objective = settings_.objective;
+  const auto until = Clock::now() + (simulate ? settings_.time_limit : first_limit);
+  options.search.out_of_time = [this, until] { return Clock::now() >= until || is_overtaken(); };
+  // No worker has more groups than its table has room for.
+  for (const planner::Worker& worker : workers)
+    if (!worker.unknown)
+      options.group_us = std::max(options.group_us,
+                                  planner::service_us(worker, settings_.gpu.geometry.cu_count()) /
+                                      (PlanTable::max_groups - 1));
+  const auto made = planner::make_plan(settings_.gpu, workers, options);
+  if (!made) return tl::unexpected(made.error());
+  auto document = planner::plan_document(*made, workers, settings_.gpu, settings_.objective);
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    nlohmann::json& worker = document["workers"][w];
+    worker["profile"] = workers[w].unknown ? "" : order.workers[w].profile;
+    worker["time_factor"] = order.workers[w].time_factor;
+  }
+  return document;
+}
+
+}  // namespace eclip::daemon

@@ -1,0 +1,84 @@
+// The thread that makes plans: they take up to seconds, which neither clients nor packets can wait.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "daemon/model/gpu_description.h"
+#include "daemon/planner/planner.h"
+#include "daemon/profile_library.h"
+#include "ipc/cu_mask.h"
+#include "ipc/result.h"
+#include "ipc/strong_id.h"
+
+namespace eclip::daemon {
+
+/// A worker to plan for.
+struct WorkerToPlan {
+  WorkerId id;
+  std::string name;
+  std::string profile;          ///< empty: none
+  double requests_per_s = 0;    ///< 0: closed loop
+  double latency_bound_us = 0;  ///< 0: none
+  double weight = 1;
+  double time_factor = 1;  ///< of its kernels, relative to the profile
+};
+
+struct PlanOrder {
+  std::string reason;
+  std::vector<WorkerToPlan> workers;  ///< 1 .. planner::most_workers
+};
+
+class PlanningThread {
+ public:
+  struct Settings {
+    model::GpuDescription gpu;
+    std::vector<CuMask> pool;
+    std::vector<std::filesystem::path> profile_dirs;
+    planner::Objective objective = planner::Objective::latency;
+    std::chrono::milliseconds time_limit{2000};
+    bool simulate = true;
+  };
+  /// Called on the thread, up to twice for an order: with a plan by the cost model within some 20
+  /// ms, and, when candidates are to be simulated, with the one that is best there.
+  using Done = std::function<void(const PlanOrder& order, Result<nlohmann::json> document)>;
+
+  PlanningThread(Settings settings, Done done);
+  /// Gives up what is being planned.
+  ~PlanningThread();
+  PlanningThread(const PlanningThread&) = delete;
+  PlanningThread& operator=(const PlanningThread&) = delete;
+
+  /// Replaces an order that has not been begun; of one that has been, no second plan comes.
+  void order(PlanOrder order);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void run();
+  [[nodiscard]] bool is_overtaken();
+  std::vector<planner::Worker> workers_of(const PlanOrder& order);
+  Result<nlohmann::json> plan(const PlanOrder& order, const std::vector<planner::Worker>& workers,
+                              bool simulate);
+
+  const Settings settings_;
+  const Done done_;
+  ProfileLibrary profiles_;           // the thread's own
+  std::set<std::string> complained_;  // profiles that were not found, likewise
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<PlanOrder> next_;  // guarded by mutex_
+  bool ending_ = false;            // guarded by mutex_
+  std::thread thread_;             // last
+};
+
+}  // namespace eclip::daemon
