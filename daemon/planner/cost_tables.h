@@ -11,6 +11,7 @@
 
 #include "daemon/model/gpu_description.h"
 #include "daemon/model/kernel.h"
+#include "daemon/model/profile.h"
 #include "ipc/cu_mask.h"
 
 namespace eclip::planner {
@@ -23,6 +24,9 @@ struct Worker {
   bool unknown = false;         ///< it has no profile and no kernels (planner.h, as_planned)
   double weight = 1;            ///< in the objective, above 0
   double latency_bound_us = 0;  ///< of a request once it runs, without queueing; 0: none
+  /// Kernels that a plan leaves on one stream, whoever becomes active meanwhile.
+  std::vector<model::KernelRange> stay_together{};
+  bool uniform = false;  ///< likewise all kernels of a request
 };
 
 /// What a request past its worker's latency bound adds to the value of a plan: more than any plan

@@ -42,6 +42,12 @@ Result<void> check(const Worker& worker, const std::string& who) {
                                             " kernels in a request, more than " +
                                             std::to_string(most_kernels) +
                                             "; profile a shorter request");
+  for (const model::KernelRange& range : worker.stay_together)
+    if (range.first > range.last || range.last >= worker.kernels.size())
+      return fail(Errc::invalid_argument, who + ": kernels " + std::to_string(range.first) +
+                                              " to " + std::to_string(range.last) +
+                                              " are to stay together; give a range within its " +
+                                              std::to_string(worker.kernels.size()) + " kernels");
   if (auto ok = check_number(worker.requests_per_s, true, who + " has the rate",
                              "give requests per second, or 0 for a closed loop");
       !ok)
@@ -448,6 +454,15 @@ class Planning {
 };
 
 }  // namespace
+
+Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s) {
+  Worker worker{.name = std::move(name),
+                .kernels = kernels_of(profile),
+                .requests_per_s = requests_per_s,
+                .stay_together = profile.stay_together};
+  worker.uniform = profile.uniform;
+  return worker;
+}
 
 Worker as_planned(const GpuDescription& gpu, const Worker& worker) {
   if (!worker.unknown) return worker;

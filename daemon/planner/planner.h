@@ -67,6 +67,9 @@ struct Plan {
   [[nodiscard]] const Row& row(WorkerSet active) const { return rows[active - 1]; }
 };
 
+/// A worker that runs the profiled request, with the profile's constraints.
+Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s = 0);
+
 /// What an unknown worker is planned as: a request is one kernel of unknown_request_us that fills
 /// the whole GPU, and takes as much longer on fewer CUs. Other workers as they are.
 Worker as_planned(const model::GpuDescription& gpu, const Worker& worker);

@@ -21,11 +21,15 @@ bool is_better(double value, double than) {
 
 Groups cut_into_groups(const Worker& worker, std::uint32_t cus, double group_us) {
   Groups groups{0};
+  if (worker.uniform) return groups;
+  std::vector<bool> may_begin(worker.kernels.size(), true);
+  for (const model::KernelRange& range : worker.stay_together)
+    for (std::uint32_t k = range.first + 1; k <= range.last; ++k) may_begin[k] = false;
   double left_us = service_us(worker, cus);
   double since_us = 0;
   for (std::uint32_t k = 0; k < worker.kernels.size(); ++k) {
     // What is left has to make a group, too.
-    if (since_us >= group_us && left_us >= group_us) {
+    if (may_begin[k] && since_us >= group_us && left_us >= group_us) {
       groups.push_back(k);
       since_us = 0;
     }

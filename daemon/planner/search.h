@@ -24,8 +24,9 @@ enum class Objective : std::uint8_t {
 /// The first kernel of each group of a worker; the first is 0. Kernels of a group stay together.
 using Groups = std::vector<std::uint32_t>;
 
-/// Cuts a request into groups of at least `group_us` on the whole GPU alone. A request shorter than
-/// two groups stays whole, which group_us = infinity does to all.
+/// Cuts a request into groups of at least `group_us` on the whole GPU alone, never between kernels
+/// that stay together. A request shorter than two groups stays whole, which group_us = infinity
+/// does to all.
 Groups cut_into_groups(const Worker& worker, std::uint32_t cus, double group_us);
 
 /// The stream of each group of each worker, an index into the streams of the tables; a worker
