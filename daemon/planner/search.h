@@ -68,6 +68,9 @@ class RowSearch {
   /// among `allowed`, or swaps two workers' streams, while that helps. Never worse than any start.
   [[nodiscard]] Row move_workers(std::vector<Row> starts,
                                  const std::vector<std::uint32_t>& allowed) const;
+  /// The better of `row` and `before` with one more worker, whole on any of the allowed streams.
+  [[nodiscard]] Row join(Row row, const Row& before, std::size_t worker,
+                         const std::vector<std::uint32_t>& allowed) const;
   /// Splits workers over streams: dynamic programming over (group, stream) for one worker at a time
   /// against the others as they are, with what they lose, then moves of single groups, while the
   /// value gets better.
