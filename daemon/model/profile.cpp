@@ -123,6 +123,28 @@ ProfiledKernel read_kernel(const Json& row, const Json& names,
   return {names[name].get<std::string>(), std::move(*kernel)};
 }
 
+/// The keys that a profile need not have.
+void read_constraints(const Json& root, Profile& profile) {
+  if (const auto uniform = root.find("uniform"); uniform != root.end()) {
+    if (!uniform->is_boolean()) throw Malformed{"key 'uniform' must be true or false"};
+    profile.uniform = uniform->get<bool>();
+  }
+  if (!root.contains("stay_together")) return;
+  for (const Json& range : array(root, "stay_together")) {
+    const std::string what =
+        "range " + std::to_string(profile.stay_together.size()) + " of 'stay_together'";
+    if (!range.is_array() || range.size() != 2)
+      throw Malformed{what + " must be [first kernel, last kernel]"};
+    const KernelRange read{.first = count(range[0], "the first of " + what, 0),
+                           .last = count(range[1], "the last of " + what, 0)};
+    if (read.first > read.last || read.last >= profile.kernels.size())
+      throw Malformed{what + " is [" + std::to_string(read.first) + ", " +
+                      std::to_string(read.last) + "]; the kernels are 0 to " +
+                      std::to_string(profile.kernels.size() - 1) + ", and first is before last"};
+    profile.stay_together.push_back(read);
+  }
+}
+
 Profile read_profile(const Json& root) {
   check_header(root);
   Profile profile;
@@ -147,6 +169,7 @@ Profile read_profile(const Json& root) {
                       "; correct the row or measure the profile again"};
     }
   }
+  read_constraints(root, profile);
   return profile;
 }
 

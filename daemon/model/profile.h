@@ -19,6 +19,13 @@ struct ProfiledKernel {
   Kernel kernel;
 };
 
+/// Kernels first to last of a request that must run on one stream: cooperative kernels, or those of
+/// a library that assumes that the number of CUs does not change.
+struct KernelRange {
+  std::uint32_t first = 0;
+  std::uint32_t last = 0;
+};
+
 /// One model at one batch size on one device. Kernels are in program order.
 struct Profile {
   std::string model;
@@ -30,6 +37,8 @@ struct Profile {
   std::map<std::uint32_t, double> request_us_at_cu_counts;
   double request_us_unmasked = 0;  ///< the same on the whole device without a mask
   std::vector<ProfiledKernel> kernels;
+  std::vector<KernelRange> stay_together;  ///< key stay_together, optional: [[first, last], ...]
+  bool uniform = false;  ///< key uniform, optional: all kernels of a request stay together
 };
 
 /// Reads and checks a profile; errors name the file, the kernel's index where it is a kernel's, and

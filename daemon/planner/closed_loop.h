@@ -30,7 +30,8 @@ struct LoopOutcome {
   double watts = 0;                             ///< mean over the counted time
 };
 
-/// Shared kernels of a profile, ready for packets.
+/// Shared kernels of a profile, ready for packets. A planner::Worker needs its constraints, too
+/// (profiled_worker).
 std::vector<std::shared_ptr<const model::Kernel>> kernels_of(const model::Profile& profile);
 
 /// Switches between streams are made as real workers make them: the last kernel on the old stream

@@ -12,7 +12,8 @@ constexpr double settled = 2e-3;
 
 /// exp(-x), x >= 0, to single precision: the search spends a third of its time here.
 double decay(double x) {
-  return std::exp(static_cast<float>(-x));
+  constexpr double nothing_left = 20;
+  return x > nothing_left ? 0 : std::exp(static_cast<float>(-x));
 }
 
 /// Share of the slots that a kernel wants and does not get beside one that holds `held`.
@@ -167,32 +168,44 @@ double CostModel::memory_of_others(std::size_t worker) const {
   return std::min(1.0, memory);
 }
 
-double CostModel::loss(std::size_t worker, std::uint32_t stream, std::uint32_t other,
-                       std::uint32_t kernel_class) const {
-  const double beside_us = tables_.beside_us(worker, stream, other)[kernel_class];
-  if (beside_us == CostTables::never_us) return 1;
-  return 1 - tables_.costs(worker, stream)[kernel_class].alone_us / beside_us;
+CostModel::Pairing CostModel::pairing(std::size_t worker, std::uint32_t stream,
+                                      std::uint32_t other) const {
+  return {.costs = tables_.costs(worker, stream),
+          .before = tables_.before(worker, stream),
+          .beside_us = tables_.beside_us(worker, stream, other),
+          .overlap = tables_.overlap(stream, other),
+          .overlap_of_other = tables_.overlap(other, stream)};
 }
 
-CostModel::Wait CostModel::wait_for(const Encounter& other, std::size_t worker,
-                                    std::uint32_t stream, std::uint32_t kernel_class) const {
-  const KernelCost& cost = tables_.costs(worker, stream)[kernel_class];
-  const Meeting& meeting = other.meetings[cost.level];
+CostModel::Crowd CostModel::crowd(std::span<const Encounter> met, std::uint32_t stream) const {
+  Crowd crowd;
+  for (const Encounter& other : met) {
+    const double overlap = tables_.overlap(stream, other.stream);
+    crowd.held += overlap * other.held;
+    crowd.load += overlap * other.load;
+    crowd.held_load += overlap * other.held_load;
+  }
+  return crowd;
+}
+
+CostModel::Wait CostModel::wait_for(const Encounter& other, const Pairing& pair,
+                                    std::uint32_t kernel_class) const {
+  const Meeting& meeting = other.meetings[pair.costs[kernel_class].level];
   if (meeting.random == 0) return {};
-  const double overlap = tables_.overlap(stream, other.stream);
-  const double beside_us = tables_.beside_us(worker, stream, other.stream)[kernel_class];
+  const double beside_us = pair.beside_us[kernel_class];
   // Whoever finds other CUs free goes on there, slower.
   const bool elsewhere = beside_us != CostTables::never_us;
-  const double lost = loss(worker, stream, other.stream, kernel_class);
+  const double lost = pair.loss(kernel_class);
   if (options_.form == CostForm::additive) return {.us = lost * meeting.random * meeting.left_us};
   const bool first = kernel_class == 0;
-  const Predecessor& before = tables_.before(worker, stream)[kernel_class];
+  const Predecessor& before = pair.before[kernel_class];
   const double before_us = first ? options_.request_overhead_us : before.alone_us;
   const double since_us = gpu_.timing.launch_gap_us + before_us;
   // Did this worker's last kernel keep the co-runner's waiting?
-  const double held_up = first ? 0 : before.held * tables_.overlap(other.stream, stream);
+  const double held_up = first ? 0 : before.held * pair.overlap_of_other;
   const double kept = decay(since_us * (meeting.starts_per_us + meeting.ends_per_us));
-  const double arrived = held_up * (1 - decay(before_us * meeting.starts_per_us));
+  const double arrived =
+      held_up == 0 ? 0 : held_up * (1 - decay(before_us * meeting.starts_per_us));
   // What changes when the last kernel had waited for the co-runner, whose next one follows.
   const double in_step = first ? 0 : (held_up + (1 - held_up) * kept) * meeting.next - arrived;
   // That the last kernel ran says that nothing kept it away then, unless it ran elsewhere.
@@ -204,25 +217,17 @@ CostModel::Wait CostModel::wait_for(const Encounter& other, std::size_t worker,
   return {.us = arrived * next_us + lost * (random * std::min(left_us, beside_us) +
                                             forgotten * std::min(meeting.queued_us, beside_us)),
           .us_in_step = in_step * next_us,
-          .chance = overlap * (arrived + random),
-          .chance_in_step = overlap * in_step};
+          .chance = pair.overlap * (arrived + random),
+          .chance_in_step = pair.overlap * in_step};
 }
 
-double CostModel::service_us(std::span<const Encounter> met, std::size_t worker,
-                             std::uint32_t stream, std::uint32_t kernel_class,
-                             double memory) const {
-  const KernelCost& cost = tables_.costs(worker, stream)[kernel_class];
+double CostModel::service_us(const Crowd& crowd, const KernelCost& cost, double memory) const {
   const double contention = 1 + gpu_.timing.memory_contention * memory;
   if (options_.form == CostForm::additive) return cost.alone_us;
-  if (options_.form == CostForm::proportional) {
-    double occupancy = cost.held_us() / cost.alone_us;
-    for (const Encounter& other : met)
-      occupancy += tables_.overlap(stream, other.stream) * other.held;
-    return cost.alone_us * (contention + std::max(0.0, occupancy - 1));
-  }
-  double load = 0;
-  for (const Encounter& other : met)
-    load += tables_.overlap(stream, other.stream) * (other.load - cost.slots * other.held_load);
+  if (options_.form == CostForm::proportional)
+    return cost.alone_us *
+           (contention + std::max(0.0, cost.held_us() / cost.alone_us + crowd.held - 1));
+  const double load = crowd.load - cost.slots * crowd.held_load;
   const double overload = std::max({0.0, cost.load + load - 1, cost.load * load});
   return cost.alone_us * contention * (1 + (1 - gpu_.timing.overlap_gain) * overload);
 }
@@ -237,18 +242,28 @@ double CostModel::request_time(std::size_t worker) {
   const double memory = memory_of_others(worker);
   std::vector<Wait> waits(workers_.size());
   double total_us = active.fixed_us;
-  for (const Share& share : active.shares) {
-    total_us += share.kernels * service_us(met, worker, share.stream, share.kernel_class, memory);
-    if (options_.form == CostForm::proportional) continue;
+  // Shares are sorted by stream.
+  for (auto first = active.shares.begin(); first != active.shares.end();) {
+    const std::uint32_t stream = first->stream;
+    const auto end = std::find_if(first, active.shares.end(),
+                                  [stream](const Share& share) { return share.stream != stream; });
+    const Crowd around = crowd(met, stream);
+    const auto costs = tables_.costs(worker, stream);
+    for (auto share = first; share != end; ++share)
+      total_us += share->kernels * service_us(around, costs[share->kernel_class], memory);
     for (const Encounter& other : met) {
-      if (tables_.overlap(share.stream, other.stream) == 0) continue;
-      const Wait wait = wait_for(other, worker, share.stream, share.kernel_class);
+      const Pairing pair = pairing(worker, stream, other.stream);
+      if (options_.form == CostForm::proportional || pair.overlap == 0) continue;
       Wait& sum = waits[other.worker];
-      sum.us += share.kernels * wait.us;
-      sum.us_in_step += share.kernels * wait.us_in_step;
-      sum.chance += share.kernels * wait.chance;
-      sum.chance_in_step += share.kernels * wait.chance_in_step;
+      for (auto share = first; share != end; ++share) {
+        const Wait wait = wait_for(other, pair, share->kernel_class);
+        sum.us += share->kernels * wait.us;
+        sum.us_in_step += share->kernels * wait.us_in_step;
+        sum.chance += share->kernels * wait.chance;
+        sum.chance_in_step += share->kernels * wait.chance_in_step;
+      }
     }
+    first = end;
   }
   for (std::size_t other = 0; other < waits.size(); ++other) {
     const Wait& wait = waits[other];
@@ -303,15 +318,17 @@ std::vector<double> CostModel::class_times_us(std::size_t worker, std::uint32_t 
   const std::vector<Encounter> met = encounters(
       worker, [&](const StreamUse& use) { return tables_.overlap(stream, use.stream) > 0; });
   const double memory = memory_of_others(worker);
-  std::vector<double> times(tables_.classes(worker));
-  for (std::uint32_t c = 0; c < times.size(); ++c) {
-    times[c] = service_us(met, worker, stream, c, memory);
-    if (options_.form == CostForm::proportional) continue;
-    for (const Encounter& other : met)
-      if (tables_.overlap(stream, other.stream) > 0) {
-        const Wait wait = wait_for(other, worker, stream, c);
-        times[c] += wait.us + workers_[worker].in_step[other.worker] * wait.us_in_step;
-      }
+  std::vector<double> times;
+  const Crowd around = crowd(met, stream);
+  for (const KernelCost& cost : tables_.costs(worker, stream))
+    times.push_back(service_us(around, cost, memory));
+  if (options_.form == CostForm::proportional) return times;
+  for (const Encounter& other : met) {
+    const Pairing pair = pairing(worker, stream, other.stream);
+    for (std::uint32_t c = 0; c < times.size(); ++c) {
+      const Wait wait = wait_for(other, pair, c);
+      times[c] += wait.us + workers_[worker].in_step[other.worker] * wait.us_in_step;
+    }
   }
   return times;
 }
@@ -324,7 +341,8 @@ std::vector<double> CostModel::class_delays_us(std::size_t worker, std::uint32_t
     for (const Share& share : workers_[other].shares)
       if (tables_.overlap(share.stream, stream) > 0)
         delayed[tables_.costs(other, share.stream)[share.kernel_class].level] +=
-            weights[other] * share.kernels * loss(other, share.stream, stream, share.kernel_class);
+            weights[other] * share.kernels *
+            pairing(other, share.stream, stream).loss(share.kernel_class);
   }
   const ActiveWorker& active = workers_[worker];
   const double time_us =

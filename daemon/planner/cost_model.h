@@ -142,21 +142,39 @@ class CostModel {
     double chance_in_step = 0;  ///< likewise
   };
 
+  /// One of a worker's streams beside one of a co-runner's: what is the same for all classes.
+  struct Pairing {
+    std::span<const KernelCost> costs;
+    std::span<const Predecessor> before;
+    std::span<const double> beside_us;
+    double overlap = 0;           ///< share of the worker's CUs
+    double overlap_of_other = 0;  ///< share of the co-runner's
+    /// Share of its speed that a kernel loses while the other stream is taken.
+    [[nodiscard]] double loss(std::uint32_t kernel_class) const {
+      const double us = beside_us[kernel_class];
+      return us == CostTables::never_us ? 1 : 1 - costs[kernel_class].alone_us / us;
+    }
+  };
+  /// What co-runners hold of the CUs of a stream, on average.
+  struct Crowd {
+    double held = 0;
+    double load = 0;
+    double held_load = 0;
+  };
+
   [[nodiscard]] bool past_connections() const;
-  /// Share of its speed that a kernel loses on the stream while `other` is taken.
-  [[nodiscard]] double loss(std::size_t worker, std::uint32_t stream, std::uint32_t other,
-                            std::uint32_t kernel_class) const;
+  [[nodiscard]] Pairing pairing(std::size_t worker, std::uint32_t stream,
+                                std::uint32_t other) const;
+  [[nodiscard]] Crowd crowd(std::span<const Encounter> met, std::uint32_t stream) const;
   [[nodiscard]] Encounter encounter(std::size_t worker, std::size_t other,
                                     const StreamUse& use) const;
   [[nodiscard]] std::vector<Encounter> encounters(
       std::size_t worker, const std::function<bool(const StreamUse&)>& meets) const;
   [[nodiscard]] double memory_of_others(std::size_t worker) const;
-  [[nodiscard]] Wait wait_for(const Encounter& other, std::size_t worker, std::uint32_t stream,
+  [[nodiscard]] Wait wait_for(const Encounter& other, const Pairing& pair,
                               std::uint32_t kernel_class) const;
   /// Time of one kernel beside its waits.
-  [[nodiscard]] double service_us(std::span<const Encounter> met, std::size_t worker,
-                                  std::uint32_t stream, std::uint32_t kernel_class,
-                                  double memory) const;
+  [[nodiscard]] double service_us(const Crowd& crowd, const KernelCost& cost, double memory) const;
   double request_time(std::size_t worker);
 
   const model::GpuDescription& gpu_;

@@ -113,22 +113,36 @@ CostTables::WorkerTables CostTables::tables_of(const model::GpuDescription& gpu,
   return tables;
 }
 
-CostTables::CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
-                       std::span<const CuMask> streams, Resolution resolution) {
-  std::vector<std::uint32_t> sizes;
-  std::vector<std::uint32_t> besides;
+void CostTables::measure(std::span<const CuMask> streams) {
   for (const CuMask& stream : streams) {
     const std::uint32_t size = stream.count();
     cus_.push_back(size);
-    size_index_.push_back(index_in(sizes, size));
+    size_index_.push_back(index_in(sizes_, size));
     for (const CuMask& other : streams) {
       const std::uint32_t shared = stream.overlap(other);
       overlap_.push_back(static_cast<double>(shared) / size);
-      beside_index_.push_back(index_in(besides, size - shared));
+      beside_index_.push_back(index_in(besides_, size - shared));
     }
   }
+}
+
+CostTables::CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                       std::span<const CuMask> streams, Resolution resolution) {
+  measure(streams);
   for (const Worker& worker : workers)
-    workers_.push_back(tables_of(gpu, worker, sizes, besides, resolution));
+    workers_.push_back(
+        std::make_shared<const WorkerTables>(tables_of(gpu, worker, sizes_, besides_, resolution)));
+}
+
+CostTables::CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                       std::span<const CuMask> streams, Resolution resolution,
+                       const CostTables& earlier,
+                       std::span<const std::optional<std::size_t>> numbers) {
+  measure(streams);
+  for (std::size_t w = 0; w < workers.size(); ++w)
+    workers_.push_back(numbers[w] ? earlier.workers_[*numbers[w]]
+                                  : std::make_shared<const WorkerTables>(
+                                        tables_of(gpu, workers[w], sizes_, besides_, resolution)));
 }
 
 }  // namespace eclip::planner

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "daemon/model/gpu_description.h"
 #include "daemon/model/kernel.h"
+#include "daemon/model/profile.h"
 #include "ipc/cu_mask.h"
 
 namespace eclip::planner {
@@ -23,6 +25,9 @@ struct Worker {
   bool unknown = false;         ///< it has no profile and no kernels (planner.h, as_planned)
   double weight = 1;            ///< in the objective, above 0
   double latency_bound_us = 0;  ///< of a request once it runs, without queueing; 0: none
+  /// Kernels that a plan leaves on one stream, whoever becomes active meanwhile.
+  std::vector<model::KernelRange> stay_together{};
+  bool uniform = false;  ///< likewise all kernels of a request
 };
 
 /// What a request past its worker's latency bound adds to the value of a plan: more than any plan
@@ -77,33 +82,42 @@ class CostTables {
   /// O(kernels x different numbers of CUs). Masks and workers must not be empty.
   CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
              std::span<const CuMask> streams, Resolution resolution = Resolution::kernels);
+  /// The same, but with the parts of earlier tables of the same GPU, streams and resolution for the
+  /// workers that have a number there.
+  CostTables(const model::GpuDescription& gpu, std::span<const Worker> workers,
+             std::span<const CuMask> streams, Resolution resolution, const CostTables& earlier,
+             std::span<const std::optional<std::size_t>> numbers);
 
   [[nodiscard]] std::size_t workers() const { return workers_.size(); }
   [[nodiscard]] std::size_t streams() const { return cus_.size(); }
   [[nodiscard]] std::size_t classes(std::size_t worker) const {
-    return workers_[worker].members.size();
+    return workers_[worker]->members.size();
   }
-  [[nodiscard]] double weight(std::size_t worker) const { return workers_[worker].weight; }
+  [[nodiscard]] double weight(std::size_t worker) const { return workers_[worker]->weight; }
   [[nodiscard]] double latency_bound_us(std::size_t worker) const {
-    return workers_[worker].latency_bound_us;
+    return workers_[worker]->latency_bound_us;
   }
   /// The class of each kernel, in program order.
   [[nodiscard]] std::span<const std::uint32_t> class_of_kernel(std::size_t worker) const {
-    return workers_[worker].class_of_kernel;
+    return workers_[worker]->class_of_kernel;
+  }
+  /// How many kernels are of each class.
+  [[nodiscard]] std::span<const std::uint32_t> kernels_of_class(std::size_t worker) const {
+    return workers_[worker]->members;
   }
   /// By class: on a stream, alone.
   [[nodiscard]] std::span<const KernelCost> costs(std::size_t worker, std::size_t stream) const {
-    return workers_[worker].on_size[size_index_[stream]].costs;
+    return workers_[worker]->on_size[size_index_[stream]].costs;
   }
   /// By class: the mean kernel before, on that stream.
   [[nodiscard]] std::span<const Predecessor> before(std::size_t worker, std::size_t stream) const {
-    return workers_[worker].on_size[size_index_[stream]].before;
+    return workers_[worker]->on_size[size_index_[stream]].before;
   }
   /// By class: the time on those CUs of `stream` that are not in `other`; never_us when there are
   /// none.
   [[nodiscard]] std::span<const double> beside_us(std::size_t worker, std::size_t stream,
                                                   std::size_t other) const {
-    return workers_[worker].beside_us[beside_index_[stream * streams() + other]];
+    return workers_[worker]->beside_us[beside_index_[stream * streams() + other]];
   }
   /// CUs of the stream.
   [[nodiscard]] double cus(std::size_t stream) const { return cus_[stream]; }
@@ -126,15 +140,18 @@ class CostTables {
     std::vector<std::vector<double>> beside_us;  // [beside_index][class]
   };
 
+  void measure(std::span<const CuMask> streams);
   static WorkerTables tables_of(const model::GpuDescription& gpu, const Worker& worker,
                                 std::span<const std::uint32_t> sizes,
                                 std::span<const std::uint32_t> besides, Resolution resolution);
 
   std::vector<double> cus_;
   std::vector<double> overlap_;
+  std::vector<std::uint32_t> sizes_;       // different numbers of CUs
+  std::vector<std::uint32_t> besides_;     // and of those beside another stream
   std::vector<std::size_t> size_index_;    // of each stream
   std::vector<std::size_t> beside_index_;  // of each pair of streams
-  std::vector<WorkerTables> workers_;
+  std::vector<std::shared_ptr<const WorkerTables>> workers_;
 };
 
 }  // namespace eclip::planner

@@ -4,11 +4,26 @@
 #include <cassert>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "daemon/model/occupancy.h"
 
 namespace eclip::planner {
+
+struct PlanMemory {
+  struct Evaluated {
+    Prediction prediction;
+    double value = 0;
+  };
+  std::vector<Worker> workers;
+  std::shared_ptr<const CostTables> tables;
+  /// By the stream of the tables of each worker, which is whole; no_stream: not active.
+  std::map<std::vector<std::uint32_t>, Evaluated> evaluated;
+  std::vector<std::uint8_t> searched;  ///< [active - 1]: for a likely set, and to the end
+};
+
 namespace {
 
 using model::GpuDescription;
@@ -42,6 +57,12 @@ Result<void> check(const Worker& worker, const std::string& who) {
                                             " kernels in a request, more than " +
                                             std::to_string(most_kernels) +
                                             "; profile a shorter request");
+  for (const model::KernelRange& range : worker.stay_together)
+    if (range.first > range.last || range.last >= worker.kernels.size())
+      return fail(Errc::invalid_argument, who + ": kernels " + std::to_string(range.first) +
+                                              " to " + std::to_string(range.last) +
+                                              " are to stay together; give a range within its " +
+                                              std::to_string(worker.kernels.size()) + " kernels");
   if (auto ok = check_number(worker.requests_per_s, true, who + " has the rate",
                              "give requests per second, or 0 for a closed loop");
       !ok)
@@ -80,6 +101,11 @@ Result<void> check(const GpuDescription& gpu, std::span<const Worker> workers,
         !ok)
       return ok;
   return {};
+}
+
+bool cost_the_same(const Worker& a, const Worker& b) {
+  return (a.kernels == b.kernels || (a.unknown && b.unknown)) && a.weight == b.weight &&
+         a.latency_bound_us == b.latency_bound_us;
 }
 
 /// A pool with its streams as indices into the tables.
@@ -146,8 +172,17 @@ class Planning {
 
   Plan run() {
     const std::vector<IndexedPool> pools = this->pools();
-    const CostTables tables(gpu_, workers_, masks_, Resolution::classes);
-    const RowSearch search(gpu_, tables, groups_, cost_, options_.search);
+    memory_->workers.assign(workers_.begin(), workers_.end());
+    memory_->searched.assign(all(), 0);
+    if (reuses_previous()) {
+      remember_previous();
+      memory_->tables = std::make_shared<const CostTables>(
+          gpu_, workers_, masks_, Resolution::classes, *options_.previous->memory->tables, before_);
+    } else {
+      memory_->tables =
+          std::make_shared<const CostTables>(gpu_, workers_, masks_, Resolution::classes);
+    }
+    const RowSearch search(gpu_, *memory_->tables, groups_, cost_, options_.search);
 
     Plan plan{.pool = {}, .groups = groups_, .activity = activity_};
     for (std::size_t w = 0; w < workers_.size(); ++w) plan.solo_us.push_back(search.solo_us(w));
@@ -162,6 +197,33 @@ class Planning {
             search, "largest free", [&](WorkerSet active) { return largest_free(pool, active); }));
     }
 
+    const IndexedPool* pool = pools.data();
+    std::vector<Row> rows;
+    if (reuses_previous()) {
+      rows = replanned_rows(search, *pool);
+    } else {
+      std::tie(pool, rows) = planned_rows(search, pools, plan.candidates);
+    }
+    std::vector<double> bounds;
+    for (WorkerSet active = 1; active <= all(); ++active)
+      bounds.push_back(search.lower_bound(active, pool->streams));
+    plan.value = expected(rows);
+    plan.lower_bound = mean(bounds);
+    plan.complete = !out_of_time();
+    plan.pool = pool->pool;
+    plan.unmasked = static_cast<std::uint32_t>(pool->pool.streams.size());
+    for (Row& row : rows) renumber(row, pool->streams);
+    plan.rows = std::move(rows);
+    plan.violations = violations(plan);
+    plan.memory = std::move(memory_);
+    return plan;
+  }
+
+ private:
+  /// The pool whose rows are best, and its rows for every active set.
+  std::pair<const IndexedPool*, std::vector<Row>> planned_rows(
+      const RowSearch& search, const std::vector<IndexedPool>& pools,
+      const std::vector<Candidate>& candidates) {
     // Pools are compared by the likely active sets; the best one is planned for all sets. Should a
     // policy be better after all, in the rest, its pool is planned, too.
     std::vector<std::vector<Row>> rows;
@@ -177,39 +239,139 @@ class Planning {
     const IndexedPool* best_pool = nullptr;
     for (const std::size_t at : order) {
       if (best_pool &&
-          (options_.judge_by_simulation || expected(best_rows) <= best_policy(plan.candidates)))
+          (options_.judge_by_simulation || expected(best_rows) <= best_policy(candidates)))
         break;
       std::vector<Row> all_rows = whole_rows(search, pools[at], every_set(), std::move(rows[at]));
       if (best_pool && expected(all_rows) >= expected(best_rows)) continue;
       best_rows = std::move(all_rows);
       best_pool = &pools[at];
     }
-    std::vector<double> bounds;
     for (WorkerSet active = 1; active <= all(); ++active) {
       Row& row = best_rows[active - 1];
-      if (row.simulated_value > 0) {
-        // Judged already.
-      } else if (share(active) < rare_share) {
-        row = search.move_groups(std::move(row), best_pool->streams);
-      } else {
-        std::vector<Row> starts = starts_of(search, *best_pool, active);
-        starts.push_back(std::move(row));
-        row = search.search(std::move(starts), best_pool->streams);
-      }
-      bounds.push_back(search.lower_bound(active, best_pool->streams));
+      if (row.simulated_value == 0) improve(search, *best_pool, active, row);  // else judged
     }
-    plan.value = expected(best_rows);
-    plan.lower_bound = mean(bounds);
-    plan.complete = !(options_.search.out_of_time && options_.search.out_of_time());
-    plan.pool = best_pool->pool;
-    plan.unmasked = static_cast<std::uint32_t>(best_pool->pool.streams.size());
-    for (Row& row : best_rows) renumber(row, best_pool->streams);
-    plan.rows = std::move(best_rows);
-    plan.violations = violations(plan);
-    return plan;
+    return {best_pool, std::move(best_rows)};
   }
 
- private:
+  [[nodiscard]] bool reuses_previous() const {
+    const Plan* previous = options_.previous;
+    if (previous == nullptr || !previous->memory || !options_.pool || options_.judge_by_simulation)
+      return false;
+    return std::equal(
+        options_.pool->begin(), options_.pool->end(), previous->pool.streams.begin(),
+        previous->pool.streams.end(),
+        [](const CuMask& mask, const PoolStream& stream) { return mask == stream.mask; });
+  }
+
+  /// Of each worker the one of the previous plan whose costs are its own, too.
+  [[nodiscard]] std::vector<std::optional<std::size_t>> workers_before() const {
+    const std::vector<Worker>& before = options_.previous->memory->workers;
+    std::vector<std::optional<std::size_t>> found(workers_.size());
+    std::vector<bool> taken(before.size(), false);
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      for (std::size_t b = 0; b < before.size() && !found[w]; ++b)
+        if (!taken[b] && options_.previous->groups[b] == groups_[w] &&
+            cost_the_same(workers_[w], before[b])) {
+          found[w] = b;
+          taken[b] = true;
+        }
+    return found;
+  }
+
+  /// Values by worker of the previous plan, in the order of these workers.
+  template <class T>
+  [[nodiscard]] std::vector<T> reordered(const std::vector<T>& values, const T& absent) const {
+    std::vector<T> of_workers(workers_.size(), absent);
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      if (before_[w]) of_workers[w] = values[*before_[w]];
+    return of_workers;
+  }
+  [[nodiscard]] Prediction reordered(const Prediction& prediction) const {
+    return {.request_us = reordered(prediction.request_us, 0.0),
+            .alone_us = reordered(prediction.alone_us, 0.0),
+            .watts = prediction.watts,
+            .joules = reordered(prediction.joules, 0.0)};
+  }
+
+  /// What the previous plan has evaluated of workers that are still there.
+  void remember_previous() {
+    before_ = workers_before();
+    std::vector<bool> stays(options_.previous->memory->workers.size(), false);
+    for (const auto& before : before_)
+      if (before) stays[*before] = true;
+    for (const auto& [streams, known] : options_.previous->memory->evaluated) {
+      bool all_stay = true;
+      for (std::size_t b = 0; b < streams.size(); ++b)
+        all_stay = all_stay && (streams[b] == no_stream || stays[b]);
+      if (all_stay)
+        memory_->evaluated[reordered(streams, no_stream)] = {reordered(known.prediction),
+                                                             known.value};
+    }
+  }
+
+  /// The previous plan's row for the same workers, in streams of the tables, and whether it was
+  /// searched for, too; nothing when one of them is new.
+  [[nodiscard]] std::optional<std::pair<Row, bool>> kept_row(const IndexedPool& pool,
+                                                             WorkerSet active) const {
+    WorkerSet was_active = 0;
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      if (!(active >> w & 1U)) continue;
+      if (!before_[w]) return std::nullopt;
+      was_active |= WorkerSet{1} << *before_[w];
+    }
+    const Row& kept = options_.previous->row(was_active);
+    Row row{.streams = reordered(kept.streams, {}),
+            .prediction = reordered(kept.prediction),
+            .value = kept.value};
+    for (auto& worker : row.streams)
+      for (std::uint32_t& stream : worker) stream = pool.streams[stream];
+    return std::pair{std::move(row), options_.previous->memory->searched[was_active - 1] != 0};
+  }
+
+  /// Rows of workers that were there before are taken over, the others begin with the row without
+  /// the newcomer. First each set gets a row that no policy beats; what time is left then goes to
+  /// newcomers and to the search for the likely sets.
+  std::vector<Row> replanned_rows(const RowSearch& search, const IndexedPool& pool) {
+    std::vector<Row> rows(all());
+    for (WorkerSet active = 1; active <= all(); ++active) {
+      std::vector<Row> choices = starts_of(search, pool, active);
+      if (auto kept = kept_row(pool, active)) {
+        memory_->searched[active - 1] = kept->second;
+        choices.insert(choices.begin(), std::move(kept->first));  // of equal ones it stays
+      }
+      rows[active - 1] =
+          *std::min_element(choices.begin(), choices.end(),
+                            [](const Row& a, const Row& b) { return a.value < b.value; });
+    }
+    std::vector<WorkerSet> sets = every_set();
+    std::stable_sort(sets.begin(), sets.end(),
+                     [this](WorkerSet a, WorkerSet b) { return share(a) > share(b); });
+    for (const WorkerSet active : sets) {
+      std::size_t newcomer = workers_.size();
+      for (std::size_t w = 0; w < workers_.size(); ++w)
+        if ((active >> w & 1U) && !before_[w]) newcomer = w;
+      const WorkerSet others = active & ~(WorkerSet{1} << newcomer);
+      if (newcomer < workers_.size() && others != 0)
+        rows[active - 1] =
+            search.join(std::move(rows[active - 1]), rows[others - 1], newcomer, pool.streams);
+    }
+    for (const WorkerSet active : sets)
+      if (memory_->searched[active - 1] == 0) improve(search, pool, active, rows[active - 1]);
+    return rows;
+  }
+
+  /// Searches for a row with an effort by how likely the set is.
+  void improve(const RowSearch& search, const IndexedPool& pool, WorkerSet active, Row& row) {
+    if (share(active) < rare_share) {
+      row = search.move_groups(std::move(row), pool.streams);
+      return;
+    }
+    std::vector<Row> starts = starts_of(search, pool, active);
+    starts.push_back(std::move(row));
+    row = search.search(std::move(starts), pool.streams);
+    memory_->searched[active - 1] = !out_of_time();
+  }
+
   [[nodiscard]] WorkerSet all() const { return (WorkerSet{1} << workers_.size()) - 1; }
 
   /// The given pool, or those to choose from.
@@ -306,6 +468,27 @@ class Planning {
         ->value;
   }
 
+  [[nodiscard]] bool out_of_time() const {
+    return options_.search.out_of_time && options_.search.out_of_time();
+  }
+
+  /// Every active worker whole on its stream; each such row is evaluated once.
+  [[nodiscard]] Row whole_row(const RowSearch& search, WorkerSet active,
+                              std::vector<std::uint32_t> stream_of_worker) const {
+    GroupStreams streams = search.whole(active, stream_of_worker);
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      if (!(active >> w & 1U)) stream_of_worker[w] = no_stream;
+    const auto [known, is_new] = memory_->evaluated.try_emplace(std::move(stream_of_worker));
+    if (is_new) {
+      Row row = search.evaluate(std::move(streams));
+      known->second = {row.prediction, row.value};
+      return row;
+    }
+    return {.streams = std::move(streams),
+            .prediction = known->second.prediction,
+            .value = known->second.value};
+  }
+
   /// Of each worker, by who is active.
   using StreamOfWorker = std::function<std::vector<std::uint32_t>(WorkerSet active)>;
   [[nodiscard]] Candidate policy(const RowSearch& search, std::string name,
@@ -313,7 +496,7 @@ class Planning {
     std::vector<double> values;
     Candidate candidate{.name = std::move(name), .all_active = {}};
     for (WorkerSet active = 1; active <= all(); ++active) {
-      candidate.all_active = search.evaluate(search.whole(active, streams_of(active)));
+      candidate.all_active = whole_row(search, active, streams_of(active));
       values.push_back(candidate.all_active.value);
     }
     candidate.value = mean(values);
@@ -338,9 +521,8 @@ class Planning {
   [[nodiscard]] std::vector<Row> starts_of(const RowSearch& search, const IndexedPool& pool,
                                            WorkerSet active) const {
     const std::vector<std::uint32_t> unmasked(workers_.size(), pool.unmasked());
-    return {search.evaluate(search.whole(active, unmasked)),
-            search.evaluate(search.whole(active, pool.home)),
-            search.evaluate(search.whole(active, largest_free(pool, active)))};
+    return {whole_row(search, active, unmasked), whole_row(search, active, pool.home),
+            whole_row(search, active, largest_free(pool, active))};
   }
 
   /// Every worker whole on a stream, for those of `sets` that have no row yet.
@@ -445,9 +627,20 @@ class Planning {
   std::vector<double> activity_;
   double any_active_ = 0;  // share of the time
   std::vector<CuMask> masks_;
+  std::shared_ptr<PlanMemory> memory_ = std::make_shared<PlanMemory>();
+  std::vector<std::optional<std::size_t>> before_;  // of each worker, in the previous plan
 };
 
 }  // namespace
+
+Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s) {
+  Worker worker{.name = std::move(name),
+                .kernels = kernels_of(profile),
+                .requests_per_s = requests_per_s,
+                .stay_together = profile.stay_together};
+  worker.uniform = profile.uniform;
+  return worker;
+}
 
 Worker as_planned(const GpuDescription& gpu, const Worker& worker) {
   if (!worker.unknown) return worker;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,6 +26,12 @@ struct PlannerOptions {
   /// The streams that there are: the plan's pool is these, in this order. Without: the planner
   /// chooses a pool.
   std::optional<std::vector<CuMask>> pool{};
+  /// The plan before, of the same GPU and the same other options, when workers have joined, left or
+  /// changed their rates. With a given pool of the same masks, and without judge_by_simulation, its
+  /// rows for sets of workers that were there already (the same kernel objects) are taken over, and
+  /// the others start from the row without the newcomer; else it changes nothing. Used within
+  /// make_plan only.
+  const struct Plan* previous = nullptr;
   /// Among the policies and what the search found, take what is best in the device model, for the
   /// likely active sets and for all workers: some 10 to 50 ms for each candidate.
   bool judge_by_simulation = false;
@@ -39,6 +46,9 @@ struct Candidate {
   double value = 0;
   Row all_active;  ///< its row for all workers at once
 };
+
+/// What a plan leaves to the one that follows it.
+struct PlanMemory;
 
 /// A latency bound that a row does not keep. Nothing better was found for that set of workers.
 struct Violation {
@@ -61,11 +71,15 @@ struct Plan {
   double lower_bound = 0;        ///< no plan on this pool has a smaller expected value
   /// What was evaluated and rejected: first nobody masked, second everybody at home.
   std::vector<Candidate> candidates;
-  std::vector<Violation> violations;  ///< of latency bounds; empty: all rows keep them
-  bool complete = true;               ///< false when the search ran out of time
+  std::vector<Violation> violations;         ///< of latency bounds; empty: all rows keep them
+  bool complete = true;                      ///< false when the search ran out of time
+  std::shared_ptr<const PlanMemory> memory;  ///< for PlannerOptions::previous
 
   [[nodiscard]] const Row& row(WorkerSet active) const { return rows[active - 1]; }
 };
+
+/// A worker that runs the profiled request, with the profile's constraints.
+Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s = 0);
 
 /// What an unknown worker is planned as: a request is one kernel of unknown_request_us that fills
 /// the whole GPU, and takes as much longer on fewer CUs. Other workers as they are.

@@ -129,7 +129,15 @@ class HomeSearch {
  public:
   HomeSearch(const GpuDescription& gpu, std::span<const CuMask> masks,
              std::span<const Worker> workers, std::span<const double> activity)
-      : masks_(masks), homes_(workers.size()), costs_(workers.size()), left_(workers.size() + 1) {
+      : streams_(masks.size()),
+        homes_(workers.size()),
+        costs_(workers.size()),
+        left_(workers.size() + 1),
+        neighbours_(masks.size()) {
+    for (const CuMask& mask : masks) {
+      auto& overlaps = overlaps_.emplace_back();
+      for (const CuMask& other : masks) overlaps.push_back(mask.overlap(other) > 0 ? 1 : 0);
+    }
     for (std::size_t w = 0; w < workers.size(); ++w) {
       const double fastest_us = service_us(workers[w], gpu.geometry.cu_count());
       for (const CuMask& mask : masks)
@@ -149,32 +157,39 @@ class HomeSearch {
   /// Pairs of workers that share CUs, then the sum of slowdowns.
   using Cost = std::pair<std::uint32_t, double>;
 
-  void place(std::size_t worker, Cost so_far) {
+  /// The least that the workers from `worker` on can add: each meets those that are placed.
+  [[nodiscard]] bool can_be_better(std::size_t worker, const Cost& so_far) const {
+    const auto workers = static_cast<std::uint32_t>(homes_.size() - worker);
+    const std::uint32_t pairs = *std::min_element(neighbours_.begin(), neighbours_.end());
+    return best_homes_.empty() ||
+           Cost{so_far.first + workers * pairs, so_far.second + left_[worker]} < best_;
+  }
+
+  void place(std::size_t worker, const Cost& so_far) {
+    if (!can_be_better(worker, so_far)) return;
     if (worker == homes_.size()) {
       best_ = so_far;
       best_homes_ = homes_;
       return;
     }
     std::vector<std::pair<Cost, std::uint32_t>> choices;
-    for (std::uint32_t s = 0; s < masks_.size(); ++s) {
-      Cost cost{so_far.first, so_far.second + costs_[worker][s]};
-      for (std::size_t other = 0; other < worker; ++other)
-        if (masks_[s].overlap(masks_[homes_[other]]) > 0) ++cost.first;
-      choices.emplace_back(cost, s);
-    }
+    for (std::uint32_t s = 0; s < streams_; ++s)
+      choices.push_back({{so_far.first + neighbours_[s], so_far.second + costs_[worker][s]}, s});
     std::sort(choices.begin(), choices.end());
     for (const auto& [cost, stream] : choices) {
-      const Cost at_least{cost.first, cost.second + left_[worker + 1]};
-      if (!best_homes_.empty() && at_least >= best_) continue;
       homes_[worker] = stream;
+      for (std::size_t s = 0; s < streams_; ++s) neighbours_[s] += overlaps_[stream][s];
       place(worker + 1, cost);
+      for (std::size_t s = 0; s < streams_; ++s) neighbours_[s] -= overlaps_[stream][s];
     }
   }
 
-  std::span<const CuMask> masks_;
+  std::size_t streams_;
+  std::vector<std::vector<std::uint32_t>> overlaps_;  // [stream][stream]: 1 when they share CUs
   std::vector<std::uint32_t> homes_;
   std::vector<std::vector<double>> costs_;  // [worker][stream]
   std::vector<double> left_;                // least cost of this worker and those after it
+  std::vector<std::uint32_t> neighbours_;   // of each stream: placed workers that share its CUs
   Cost best_;
   std::vector<std::uint32_t> best_homes_;
 };

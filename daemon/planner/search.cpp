@@ -21,11 +21,15 @@ bool is_better(double value, double than) {
 
 Groups cut_into_groups(const Worker& worker, std::uint32_t cus, double group_us) {
   Groups groups{0};
+  if (worker.uniform) return groups;
+  std::vector<bool> may_begin(worker.kernels.size(), true);
+  for (const model::KernelRange& range : worker.stay_together)
+    for (std::uint32_t k = range.first + 1; k <= range.last; ++k) may_begin[k] = false;
   double left_us = service_us(worker, cus);
   double since_us = 0;
   for (std::uint32_t k = 0; k < worker.kernels.size(); ++k) {
     // What is left has to make a group, too.
-    if (since_us >= group_us && left_us >= group_us) {
+    if (may_begin[k] && since_us >= group_us && left_us >= group_us) {
       groups.push_back(k);
       since_us = 0;
     }
@@ -195,6 +199,17 @@ Row RowSearch::move_workers(std::vector<Row> starts,
   return best;
 }
 
+Row RowSearch::join(Row row, const Row& before, std::size_t worker,
+                    const std::vector<std::uint32_t>& allowed) const {
+  for (const std::uint32_t s : allowed) {
+    if (out_of_time()) break;
+    GroupStreams joined = before.streams;
+    joined[worker].assign(groups_[worker].size(), s);
+    try_better(row, std::move(joined));
+  }
+  return row;
+}
+
 std::vector<std::uint32_t> RowSearch::best_response(
     const CostModel& model, std::size_t worker, const std::vector<std::uint32_t>& allowed) const {
   const Groups& groups = groups_[worker];
@@ -309,11 +324,11 @@ double RowSearch::lower_bound(WorkerSet active, const std::vector<std::uint32_t>
   std::vector<double> joules(tables_.workers(), 0);
   for (std::size_t w = 0; w < request_us.size(); ++w) {
     if (!(active >> w & 1U)) continue;
-    const auto classes = tables_.class_of_kernel(w);
     request_us[w] =
-        cost_.request_overhead_us + static_cast<double>(classes.size() - 1) *
+        cost_.request_overhead_us + static_cast<double>(tables_.class_of_kernel(w).size() - 1) *
                                         std::min(gpu_.timing.launch_gap_us, gpu_.timing.barrier_us);
-    for (const std::uint32_t c : classes) {
+    for (std::size_t c = 0; c < tables_.classes(w); ++c) {
+      const double kernels = tables_.kernels_of_class(w)[c];
       double least_us = CostTables::never_us;
       double least_held = CostTables::never_us;
       for (const std::uint32_t s : allowed) {
@@ -321,8 +336,8 @@ double RowSearch::lower_bound(WorkerSet active, const std::vector<std::uint32_t>
         least_us = std::min(least_us, cost.alone_us);
         least_held = std::min(least_held, cost.held_us() * tables_.cus(s));
       }
-      request_us[w] += least_us;
-      joules[w] += gpu_.power.cu_active_watts * least_held * 1e-6;
+      request_us[w] += kernels * least_us;
+      joules[w] += kernels * gpu_.power.cu_active_watts * least_held * 1e-6;
     }
   }
   return value_of(request_us, joules);

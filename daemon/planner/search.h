@@ -24,8 +24,9 @@ enum class Objective : std::uint8_t {
 /// The first kernel of each group of a worker; the first is 0. Kernels of a group stay together.
 using Groups = std::vector<std::uint32_t>;
 
-/// Cuts a request into groups of at least `group_us` on the whole GPU alone. A request shorter than
-/// two groups stays whole, which group_us = infinity does to all.
+/// Cuts a request into groups of at least `group_us` on the whole GPU alone, never between kernels
+/// that stay together. A request shorter than two groups stays whole, which group_us = infinity
+/// does to all.
 Groups cut_into_groups(const Worker& worker, std::uint32_t cus, double group_us);
 
 /// The stream of each group of each worker, an index into the streams of the tables; a worker
@@ -67,6 +68,9 @@ class RowSearch {
   /// among `allowed`, or swaps two workers' streams, while that helps. Never worse than any start.
   [[nodiscard]] Row move_workers(std::vector<Row> starts,
                                  const std::vector<std::uint32_t>& allowed) const;
+  /// The better of `row` and `before` with one more worker, whole on any of the allowed streams.
+  [[nodiscard]] Row join(Row row, const Row& before, std::size_t worker,
+                         const std::vector<std::uint32_t>& allowed) const;
   /// Splits workers over streams: dynamic programming over (group, stream) for one worker at a time
   /// against the others as they are, with what they lose, then moves of single groups, while the
   /// value gets better.

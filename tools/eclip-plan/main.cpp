@@ -145,8 +145,7 @@ eclip::Result<eclip::planner::Worker> read_worker(const std::string& text, const
       fs::exists(name, error) ? fs::path(name) : data / "profiles" / (name + ".h100.json");
   const auto profile = eclip::model::load_profile(file);
   if (!profile) return eclip::fail(profile.error(), "--worker " + text);
-  return eclip::planner::Worker{
-      .name = name, .kernels = eclip::planner::kernels_of(*profile), .requests_per_s = rate};
+  return eclip::planner::profiled_worker(*profile, name, rate);
 }
 
 /// One number for each worker, or none at all.

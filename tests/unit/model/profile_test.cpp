@@ -176,5 +176,34 @@ TEST_F(ProfileErrors, ARequestTimeForNoCount) {
               HasSubstr("'many'"));
 }
 
+TEST_F(ProfileErrors, KernelsThatStayTogetherAreRead) {
+  Json json = Json::parse(contents(fs::path(ECLIP_DATA_DIR) / "profiles/alexnet-b1.h100.json"));
+  json["uniform"] = true;
+  json["stay_together"] = {{0, 2}, {5, 5}};
+  const auto profile = load(json.dump());
+  ASSERT_TRUE(profile) << profile.error().message();
+  EXPECT_TRUE(profile->uniform);
+  ASSERT_EQ(profile->stay_together.size(), 2U);
+  EXPECT_EQ(profile->stay_together[0].first, 0U);
+  EXPECT_EQ(profile->stay_together[0].last, 2U);
+}
+
+TEST_F(ProfileErrors, KernelsThatStayTogetherAreInTheRequest) {
+  EXPECT_THAT(message_after([](Json& json) { json["uniform"] = 1; }),
+              HasSubstr("key 'uniform' must be true or false"));
+  EXPECT_THAT(message_after([](Json& json) {
+                json["stay_together"] = {{0, 1}, {2, 100000}};
+              }),
+              HasSubstr("range 1 of 'stay_together' is [2, 100000]; the kernels are 0 to"));
+  EXPECT_THAT(message_after([](Json& json) {
+                json["stay_together"] = {{3, 2}};
+              }),
+              HasSubstr("first is before last"));
+  EXPECT_THAT(message_after([](Json& json) {
+                json["stay_together"] = {{1, 2, 3}};
+              }),
+              HasSubstr("must be [first kernel, last kernel]"));
+}
+
 }  // namespace
 }  // namespace eclip::model

@@ -219,6 +219,41 @@ TEST(Groups, AreLongEnoughAndCoverTheRequest) {
   EXPECT_EQ(cut_into_groups(worker_of("short", 8, filling_kernel(16, 100)), 16, 450), Groups{0});
 }
 
+TEST(Groups, KernelsThatStayTogetherAreInOneGroup) {
+  Worker worker = worker_of("a", 100, filling_kernel(16, 100));
+  worker.stay_together = {{3, 12}, {90, 99}};
+  const Groups groups = cut_into_groups(worker, 16, 450);
+  EXPECT_GT(groups.size(), 10U);
+  for (const std::uint32_t first : groups) {
+    EXPECT_FALSE(first > 3 && first <= 12) << first;
+    EXPECT_LE(first, 90U);
+  }
+  worker.uniform = true;
+  EXPECT_EQ(cut_into_groups(worker, 16, 450), Groups{0});
+}
+
+TEST(Groups, AUniformWorkerNeverSwitches) {
+  std::mt19937 random(15);
+  std::vector<Worker> workers{random_worker(random, 40), random_worker(random, 40)};
+  PlannerOptions options;
+  options.group_us = 20;
+  const auto free = make_plan(small_gpu(), workers, options);
+  ASSERT_TRUE(free) << free.error().message();
+  EXPECT_GT(free->groups[0].size(), 1U);
+  workers[0].uniform = true;
+  workers[1].stay_together = {{0, 39}};
+  const auto plan = make_plan(small_gpu(), workers, options);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->groups, (std::vector<Groups>{{0}, {0}}));
+  EXPECT_EQ(plan->row(3).streams[0].size(), 1U);
+  for (const Candidate& candidate : plan->candidates)
+    EXPECT_LE(plan->value, candidate.value * (1 + 1e-9)) << candidate.name;
+  workers[1].stay_together = {{0, 40}};
+  const auto refused = make_plan(small_gpu(), workers, options);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("give a range within its 40 kernels"));
+}
+
 TEST(Classes, CostWhatTheirKernelsCost) {
   const std::filesystem::path data = ECLIP_DATA_DIR;
   const auto gpu = model::load_gpu_description(data / "gpus/h100.toml");
@@ -228,7 +263,7 @@ TEST(Classes, CostWhatTheirKernelsCost) {
     const auto profile =
         model::load_profile(data / "profiles" / (std::string(name) + ".h100.json"));
     ASSERT_TRUE(profile) << profile.error().message();
-    workers.push_back({.name = name, .kernels = kernels_of(*profile)});
+    workers.push_back(profiled_worker(*profile, name));
   }
   const std::vector<CuMask> streams{CuMask::full(132)};
   Assignment assignment;
