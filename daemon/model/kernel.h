@@ -15,6 +15,7 @@ struct LaunchShape {
   std::uint32_t workgroup_size = 64;  ///< work items in a workgroup
   std::uint32_t registers_per_thread = 0;  ///< 0: unknown, does not limit occupancy
   std::uint32_t local_memory_bytes = 0;    ///< LDS (shared memory) of a workgroup
+  friend bool operator==(const LaunchShape&, const LaunchShape&) = default;
 };
 
 /// One measured point of t(c).

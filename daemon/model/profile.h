@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "daemon/model/kernel.h"
@@ -32,8 +33,18 @@ struct Profile {
   std::vector<ProfiledKernel> kernels;
 };
 
+struct ProfileDocument;
+
 /// Reads and checks a profile; errors name the file, the kernel's index where it is a kernel's, and
-/// the remedy. Keys that are not needed here are ignored: the schema allows notes.
+/// the remedy. Keys that are not needed here are ignored: the schema allows notes. That it was
+/// measured on another GPU than the one in use is no error and changes nothing: its times hold for
+/// the same number of compute units, whichever GPU has them. Who wants to know compares
+/// device_name.
 Result<Profile> load_profile(const std::filesystem::path& file);
+
+/// The same from memory; `source` is what errors call it.
+Result<Profile> parse_profile(std::string_view text, const std::string& source);
+/// Errc::malformed when a time was not measured, or a kernel's curve cannot be one.
+Result<Profile> make_profile(const ProfileDocument& document, const std::string& source);
 
 }  // namespace eclip::model
