@@ -35,6 +35,8 @@ class Kernel {
   static Result<Kernel> create(LaunchShape shape, std::span<const TimePoint> points);
 
   [[nodiscard]] const LaunchShape& shape() const { return shape_; }
+  /// The measured points, made monotone.
+  [[nodiscard]] std::span<const TimePoint> points() const { return points_; }
   /// Time in microseconds on `cus` compute units, cus > 0, fractions allowed.
   [[nodiscard]] double time_us(double cus) const;
   /// The same on a mask of its own. Between measured points the time of one round of workgroups is

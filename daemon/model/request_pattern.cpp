@@ -231,6 +231,45 @@ std::string divergence(std::span<const Trace> traces, const std::vector<Tokens>&
          "chooses kernels or sizes grids by the CU count cannot be compared";
 }
 
+/// Quantile by linear interpolation between order statistics; sorts.
+double quantile(std::vector<double>& values, double share) {
+  std::sort(values.begin(), values.end());
+  const double place = share * static_cast<double>(values.size() - 1);
+  const auto below = static_cast<std::size_t>(place);
+  if (below + 1 >= values.size()) return values.back();
+  return values[below] + (place - std::floor(place)) * (values[below + 1] - values[below]);
+}
+
+/// Where several sequences repeat because requests follow each other without anything between,
+/// the one that begins after the longest pause of the device is a request.
+void begin_after_pause(std::span<const Trace> traces, const std::vector<Tokens>& tokens,
+                       Requests& requests) {
+  std::vector<double> pauses;  // by kernel of the body
+  for (std::size_t k = 0; k < requests.length; ++k) {
+    std::vector<double> of_kernel;
+    for (std::size_t t = 0; t < traces.size(); ++t)
+      for (const std::size_t place : requests.places[t]) {
+        if (place + k == 0) continue;
+        const TracedKernel& before = traces[t].kernels[place + k - 1];
+        of_kernel.push_back(traces[t].kernels[place + k].start_us - before.start_us -
+                            before.duration_us);
+      }
+    pauses.push_back(of_kernel.empty() ? 0 : quantile(of_kernel, 0.5));
+  }
+  const auto longest = std::max_element(pauses.begin(), pauses.end());
+  if (*longest <= 2 * std::max(pauses.front(), 0.0)) return;
+  const auto shift = static_cast<std::size_t>(longest - pauses.begin());
+  const Tokens body = tokens[requests.trace].substr(requests.first, requests.length);
+  const Tokens shifted = body.substr(shift) + body.substr(0, shift);
+  Requests other{.trace = requests.trace, .first = 0, .length = requests.length, .places = {}};
+  for (const Tokens& trace : tokens) other.places.push_back(places_of(shifted, trace));
+  // A trace that is cut in the middle of requests has one fewer.
+  if (other.missing() || other.covered() + traces.size() * other.length < requests.covered())
+    return;
+  other.first = other.places[other.trace].front();
+  requests = std::move(other);
+}
+
 Result<Requests> find_requests(std::span<const Trace> traces, const std::vector<Tokens>& tokens,
                                const MatchOptions& options) {
   std::optional<Requests> best;
@@ -248,7 +287,10 @@ Result<Requests> find_requests(std::span<const Trace> traces, const std::vector<
     auto& into = found.missing() ? incomplete : best;
     if (!into || found.covered() > into->covered()) into = std::move(found);
   }
-  if (best) return *best;
+  if (best) {
+    begin_after_pause(traces, tokens, *best);
+    return *best;
+  }
   if (incomplete)
     return fail(Errc::invalid_argument,
                 divergence(traces, tokens, *incomplete, *incomplete->missing()));
@@ -256,15 +298,6 @@ Result<Requests> find_requests(std::span<const Trace> traces, const std::vector<
               traces.front().source + ": nothing repeats in its " +
                   std::to_string(traces.front().kernels.size()) +
                   " kernels; trace several requests, or say how many kernels a request has");
-}
-
-/// Quantile by linear interpolation between order statistics; sorts.
-double quantile(std::vector<double>& values, double share) {
-  std::sort(values.begin(), values.end());
-  const double place = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::size_t>(place);
-  if (below + 1 >= values.size()) return values.back();
-  return values[below] + (place - std::floor(place)) * (values[below + 1] - values[below]);
 }
 
 /// Clocks that count from an epoch are known to a fraction of a microsecond only.
