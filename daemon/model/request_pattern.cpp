@@ -46,24 +46,23 @@ struct Repeat {
 /// (themselves included), and how these grow while most of the places agree.
 class Grower {
  public:
-  Grower(const Tokens& tokens, std::vector<std::size_t> places)
-      : tokens_(&tokens), places_(std::move(places)) {}
+  Grower(const Tokens& tokens, std::vector<std::size_t> places) : tokens_(&tokens) {
+    take(std::move(places));
+  }
 
   /// The best repeat found by growing to the right, then to the left.
   Repeat best() {
     // Where some places stop to agree, more places and fewer kernels may cover more in the end.
     std::vector<Grower> stages;
     while (true) {
-      auto kept = agreeing(right_);
-      if (kept.size() < places_.size()) {
+      if (!all_agree(right_)) {
         stages.push_back(*this);
         std::sort(stages.begin(), stages.end(), [](const Grower& a, const Grower& b) {
           return a.places_.size() * a.right_ > b.places_.size() * b.right_;
         });
         if (stages.size() > max_stages) stages.pop_back();
+        if (!keep_most(right_)) break;
       }
-      if (kept.empty()) break;
-      places_ = std::move(kept);
       ++right_;
     }
     Repeat best;
@@ -84,37 +83,48 @@ class Grower {
       const Repeat now{places_.front() - left_, left_ + right_, places_.size()};
       if (now.better_than(best)) best = now;
       // Unsigned: before the first kernel is beyond the last.
-      auto kept = agreeing(std::size_t{0} - left_ - 1);
-      if (kept.empty()) return best;
-      places_ = std::move(kept);
+      const std::size_t before = std::size_t{0} - left_ - 1;
+      if (!all_agree(before) && !keep_most(before)) return best;
       ++left_;
     }
   }
 
-  /// The places that have, so far from them, the kernel that most have there; none when that is one
-  /// place or they would overlap.
-  [[nodiscard]] std::vector<std::size_t> agreeing(std::size_t distance) const {
-    const auto token_at = [&](std::size_t place) -> std::optional<char32_t> {
-      const std::size_t at = place + distance;
-      return at < tokens_->size() ? std::optional((*tokens_)[at]) : std::nullopt;
-    };
+  [[nodiscard]] std::optional<char32_t> token_at(std::size_t place) const {
+    return place < tokens_->size() ? std::optional((*tokens_)[place]) : std::nullopt;
+  }
+  /// Whether all places have the same kernel so far from them, and do not overlap with it.
+  [[nodiscard]] bool all_agree(std::size_t distance) const {
+    const auto first = token_at(places_.front() + distance);
+    return first && least_distance_ > left_ + right_ &&
+           std::all_of(places_.begin(), places_.end(),
+                       [&](std::size_t place) { return token_at(place + distance) == first; });
+  }
+  /// Keeps the places that have, so far from them, the kernel that most have there; false when that
+  /// is one place or they would overlap.
+  bool keep_most(std::size_t distance) {
     std::unordered_map<char32_t, std::size_t> votes;
     std::optional<char32_t> most;  // of those that are equally frequent, whose last vote came first
     for (const std::size_t place : places_) {
-      const auto token = token_at(place);
+      const auto token = token_at(place + distance);
       if (token && ++votes[*token] > (most ? votes[*most] : 0)) most = token;
     }
+    if (!most || votes[*most] < least_places) return false;
     std::vector<std::size_t> kept;
-    if (!most || votes[*most] < least_places) return kept;
     for (const std::size_t place : places_)
-      if (token_at(place) == most) kept.push_back(place);
-    for (std::size_t i = 1; i < kept.size(); ++i)
-      if (kept[i] - kept[i - 1] <= left_ + right_) return {};
-    return kept;
+      if (token_at(place + distance) == most) kept.push_back(place);
+    take(std::move(kept));
+    return least_distance_ > left_ + right_;
+  }
+  void take(std::vector<std::size_t> places) {
+    places_ = std::move(places);
+    least_distance_ = tokens_->size();
+    for (std::size_t i = 1; i < places_.size(); ++i)
+      least_distance_ = std::min(least_distance_, places_[i] - places_[i - 1]);
   }
 
   const Tokens* tokens_;
   std::vector<std::size_t> places_;  // ascending
+  std::size_t least_distance_ = 0;   // between two of them
   std::size_t left_ = 0;
   std::size_t right_ = 1;
 };

@@ -143,7 +143,9 @@ Result<Recording> recording_of(const Run& run) {
 Result<std::vector<std::uint32_t>> pool_sizes(const fs::path& socket) {
   auto daemon = ctl::DaemonConnection::open(socket);
   if (!daemon)
-    return fail(daemon.error(), "ask eclipd for its streams; start it: systemctl start eclipd");
+    return fail(Errc::gone, daemon.error().message() +
+                                "; start it (systemctl start eclipd), or name its socket with "
+                                "--socket");
   const auto streams = daemon->streams();
   if (!streams) return fail(streams.error(), "ask eclipd for its streams");
   std::set<std::uint32_t> sizes;
