@@ -14,14 +14,11 @@ namespace {
 /// Host time for the first plan of an order.
 constexpr std::chrono::milliseconds first_limit{15};
 
-/// Kernels that take `factor` times as long.
-Kernels scaled(const Kernels& kernels, double factor) {
-  if (factor == 1) return kernels;
-  Kernels slower;
-  slower.reserve(kernels.size());
-  for (const auto& kernel : kernels)
-    slower.push_back(std::make_shared<const model::Kernel>(kernel->scaled(factor)));
-  return slower;
+/// Makes all kernels take `factor` times as long.
+void scale(planner::Worker& worker, double factor) {
+  if (factor == 1) return;
+  for (auto& kernel : worker.kernels)
+    kernel = std::make_shared<const model::Kernel>(kernel->scaled(factor));
 }
 
 }  // namespace
@@ -74,22 +71,21 @@ void PlanningThread::run() {
 std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) {
   std::vector<planner::Worker> workers;
   for (const WorkerToPlan& each : order.workers) {
-    planner::Worker worker{.name = each.name,
-                           .kernels = {},
-                           .requests_per_s = each.requests_per_s,
-                           .unknown = true,
-                           .weight = each.weight,
-                           .latency_bound_us = each.latency_bound_us};
+    planner::Worker worker{.unknown = true};
     if (!each.profile.empty()) {
-      const auto kernels = profiles_.find(each.profile);
-      if (kernels) {
-        worker.kernels = scaled(**kernels, each.time_factor);
-        worker.unknown = false;
+      auto profiled = profiles_.find(each.profile);
+      if (profiled) {
+        worker = std::move(*profiled);
+        scale(worker, each.time_factor);
       } else if (complained_.insert(each.profile).second) {
         spdlog::warn("workers of profile '{}' are planned as unknown ones: {}", each.profile,
-                     kernels.error().message());
+                     profiled.error().message());
       }
     }
+    worker.name = each.name;
+    worker.requests_per_s = each.requests_per_s;
+    worker.weight = each.weight;
+    worker.latency_bound_us = each.latency_bound_us;
     workers.push_back(std::move(worker));
   }
   return workers;
@@ -110,13 +106,19 @@ Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
       options.group_us = std::max(options.group_us,
                                   planner::service_us(worker, settings_.gpu.geometry.cu_count()) /
                                       (PlanTable::max_groups - 1));
-  const auto made = planner::make_plan(settings_.gpu, workers, options);
+  if (!simulate && previous_ && options.group_us == previous_group_us_)
+    options.previous = &*previous_;
+  auto made = planner::make_plan(settings_.gpu, workers, options);
   if (!made) return tl::unexpected(made.error());
   auto document = planner::plan_document(*made, workers, settings_.gpu, settings_.objective);
   for (std::size_t w = 0; w < workers.size(); ++w) {
     nlohmann::json& worker = document["workers"][w];
     worker["profile"] = workers[w].unknown ? "" : order.workers[w].profile;
     worker["time_factor"] = order.workers[w].time_factor;
+  }
+  if (!simulate) {
+    previous_ = std::move(*made);
+    previous_group_us_ = options.group_us;
   }
   return document;
 }

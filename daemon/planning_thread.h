@@ -72,6 +72,9 @@ class PlanningThread {
 
   const Settings settings_;
   const Done done_;
+  // The last plan by the cost model; the thread's own.
+  std::optional<planner::Plan> previous_;
+  double previous_group_us_ = 0;
   ProfileLibrary profiles_;           // the thread's own
   std::set<std::string> complained_;  // profiles that were not found, likewise
   std::mutex mutex_;

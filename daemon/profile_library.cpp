@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "daemon/model/profile.h"
-#include "daemon/planner/closed_loop.h"
+#include "daemon/planner/planner.h"
 
 namespace eclip::daemon {
 
@@ -37,7 +37,7 @@ fs::path ProfileLibrary::file_of(const std::string& name) const {
   return {};
 }
 
-Result<std::shared_ptr<const Kernels>> ProfileLibrary::find(const std::string& name) {
+Result<planner::Worker> ProfileLibrary::find(const std::string& name) {
   if (!is_profile_name(name))
     return fail(Errc::invalid_argument,
                 "'" + name + "' is no name of a profile: letters, digits, '.', '_', '+', '-'");
@@ -54,12 +54,12 @@ Result<std::shared_ptr<const Kernels>> ProfileLibrary::find(const std::string& n
   const auto known = loaded_.find(name);
   if (!error && known != loaded_.end() && known->second.file == file &&
       known->second.written == written)
-    return known->second.kernels;
+    return known->second.worker;
   const auto profile = model::load_profile(file);
   if (!profile) return tl::unexpected(profile.error());
-  auto kernels = std::make_shared<const Kernels>(planner::kernels_of(*profile));
-  loaded_[name] = {.file = file, .written = written, .kernels = kernels};
-  return kernels;
+  planner::Worker worker = planner::profiled_worker(*profile, name);
+  loaded_[name] = {.file = file, .written = written, .worker = worker};
+  return worker;
 }
 
 }  // namespace eclip::daemon

@@ -3,18 +3,14 @@
 
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "daemon/model/kernel.h"
+#include "daemon/planner/cost_tables.h"
 #include "ipc/result.h"
 
 namespace eclip::daemon {
-
-/// Kernels of a request, in program order.
-using Kernels = std::vector<std::shared_ptr<const model::Kernel>>;
 
 /// Reads profiles from directories, and remembers them. Not thread-safe.
 class ProfileLibrary {
@@ -23,16 +19,17 @@ class ProfileLibrary {
   ProfileLibrary(std::vector<std::filesystem::path> directories, std::string gpu)
       : directories_(std::move(directories)), gpu_(std::move(gpu)) {}
 
+  /// A worker that runs the profiled request; its kernels are the same objects each time.
   /// NAME.json, else NAME.GPU.json, else the first NAME.*.json by alphabet, measured on another
   /// GPU. A file that has changed since is read again. Errc::invalid_argument: no name of a
   /// profile. Errc::not_found names the directories. The loader's errors.
-  Result<std::shared_ptr<const Kernels>> find(const std::string& name);
+  Result<planner::Worker> find(const std::string& name);
 
  private:
   struct Loaded {
     std::filesystem::path file;
     std::filesystem::file_time_type written;
-    std::shared_ptr<const Kernels> kernels;
+    planner::Worker worker;
   };
   [[nodiscard]] std::filesystem::path file_of(const std::string& name) const;
 

@@ -37,7 +37,9 @@ int load(eclip_context* context, const void* image, std::uint64_t bytes, std::ui
   const auto reply =
       context->control.request(MessageType::code_load, Handle{bytes}, MessageType::ok, fds);
   if (!reply) return report(reply.error());
-  return store_handle(*reply, code);
+  const int failed = store_handle(*reply, code);
+  if (failed == 0 && context->recorder) context->recorder->code_loaded(*code, image, bytes);
+  return failed;
 }
 
 int register_kernel(eclip_context* context, const KernelRegister& request, std::uint32_t* kernel) {
@@ -49,7 +51,10 @@ int register_kernel(eclip_context* context, const KernelRegister& request, std::
   const auto reply =
       context->control.request(MessageType::kernel_register, request, MessageType::ok);
   if (!reply) return report(reply.error());
-  return store_handle(*reply, kernel);
+  const int failed = store_handle(*reply, kernel);
+  if (failed == 0 && context->recorder)
+    context->recorder->kernel_registered(*kernel, request.code, request.offset);
+  return failed;
 }
 
 }  // namespace

@@ -68,6 +68,10 @@ eclip::Result<void> eclip_context::introduce(const eclip::Hello& hello) {
   ECLIP_TESTPOINT("regions_mapped");
   regions.emplace(eclip::WelcomeRegions{std::move(*board), std::move(*state), std::move(*request)});
   signals.emplace(this->state());
+  auto made = eclip::DispatchRecorder::from_environment(this->board(), this->state(), *signals,
+                                                        hello.worker_name.str());
+  if (!made) return tl::unexpected(made.error());
+  recorder = std::move(*made);
   return {};
 }
 
@@ -100,6 +104,7 @@ int eclip_context::check_alive() {
 }
 
 eclip_lease* eclip_context::adopt(std::unique_ptr<eclip_lease> lease) {
+  if (recorder) recorder->lease_acquired(lease->id, lease->stream, lease->cu_count);
   const std::lock_guard lock(objects_mutex);
   leases.push_back(std::move(lease));
   return leases.back().get();

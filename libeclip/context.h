@@ -15,6 +15,7 @@
 #include "ipc/region.h"
 #include "ipc/worker_regions.h"
 #include "libeclip/control_channel.h"
+#include "libeclip/recorder.h"
 #include "libeclip/signal_table.h"
 
 namespace eclip {
@@ -65,6 +66,8 @@ struct eclip_context {
   eclip::ControlChannel control;
   std::optional<eclip::WelcomeRegions> regions;
   std::optional<eclip::SignalTable> signals;
+  /// Null, as almost always, when nothing is recorded.
+  std::unique_ptr<eclip::DispatchRecorder> recorder;
 
   /// When check_alive may look at the socket again, on the clock of Board::heartbeat_ns.
   std::atomic<std::uint64_t> next_look_ns{0};

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ipc/cu_mask.h"
 #include "ipc/futex.h"
 #include "ipc/testpoint.h"
 #include "libeclip/context.h"
@@ -27,22 +28,39 @@ static_assert(ECLIP_REASON_ADMINISTRATOR == static_cast<unsigned>(LeaseEnd::admi
 static_assert(ECLIP_REASON_EXPIRED == static_cast<unsigned>(LeaseEnd::expired));
 static_assert(ECLIP_REASON_CUT_OFF == static_cast<unsigned>(LeaseEnd::cut_off));
 
+/// A number in the environment; 0 when the variable is not set. 0 or -EINVAL.
+int read_number(const char* variable, std::uint32_t largest, const char* meaning,
+                std::uint32_t& number) {
+  number = 0;
+  const char* text = std::getenv(variable);
+  if (text == nullptr || *text == '\0') return 0;
+  const char* end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, number);
+  if (error != std::errc() || stop != end || number < 1 || number > largest)
+    return report(EINVAL, std::string(variable) + " is \"" + text + "\"; it must be " + meaning +
+                              " from 1 to " + std::to_string(largest));
+  return 0;
+}
+
+/// Puts $ECLIP_CUS, when it is set, in the place of the stream that a request asks for. 0 or
+/// -EINVAL.
+int apply_cus(eclip_lease_request& request) {
+  std::uint32_t cus = 0;
+  if (const int failed = read_number("ECLIP_CUS", CuMask::max_size, "a number of CUs", cus);
+      failed != 0 || cus == 0)
+    return failed;
+  request.stream = ECLIP_ANY_STREAM;
+  request.cu_count = cus;
+  return 0;
+}
+
 /// Puts $ECLIP_SHARE into a request that names no share. 0 or -EINVAL.
 int apply_share(eclip_lease_request& request) {
   if (request.share_percent > 100)
     return report(EINVAL, "share_percent is " + std::to_string(request.share_percent) +
                               "; it must be at most 100");
   if (request.share_percent != 0) return 0;
-  const char* text = std::getenv("ECLIP_SHARE");
-  if (text == nullptr || *text == '\0') return 0;
-  const char* end = text + std::strlen(text);
-  std::uint32_t share = 0;
-  const auto [stop, error] = std::from_chars(text, end, share);
-  if (error != std::errc() || stop != end || share < 1 || share > 100)
-    return report(EINVAL, "ECLIP_SHARE is \"" + std::string(text) +
-                              "\"; it must be a whole number of percent from 1 to 100");
-  request.share_percent = share;
-  return 0;
+  return read_number("ECLIP_SHARE", 100, "a whole number of percent", request.share_percent);
 }
 
 /// The lease of a lease_granted.
@@ -113,6 +131,7 @@ int acquire(eclip_context* context, const eclip_lease_request* given, eclip_leas
   if (request.priority < ECLIP_PRIORITY_LOW || request.priority > ECLIP_PRIORITY_HIGH)
     return report(EINVAL, "there is no priority " + std::to_string(request.priority));
   if (const int failed = apply_share(request); failed != 0) return failed;
+  if (const int failed = apply_cus(request); failed != 0) return failed;
   // eclipd ends the wait; this is for an eclipd that has stopped.
   const auto deadline =
       Clock::now() + std::chrono::milliseconds(request.wait_ms) + context->control.timeout();

@@ -22,6 +22,22 @@ int report_lease_end(const eclip_lease& lease) {
                     "): release it and plan anew");
 }
 
+/// Gives a dispatch that is recorded the barrier bit and a signal, if it has none. 0 or -EAGAIN.
+int prepare_recording(DispatchRecorder& recorder, std::uint32_t& flags, std::uint32_t& signal,
+                      bool& own) {
+  flags |= ECLIP_PACKET_BARRIER;
+  if ((flags & ECLIP_PACKET_SIGNAL) != 0) return 0;
+  const auto taken = recorder.take_signal();
+  if (!taken)
+    return report(EAGAIN,
+                  "as many packets are in flight as can be recorded; wait for a packet and "
+                  "try again");
+  flags |= ECLIP_PACKET_SIGNAL;
+  signal = *taken;
+  own = true;
+  return 0;
+}
+
 /// Puts flags and completion signal into the packet and the packet into the ring.
 int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint32_t signal,
          eclip_token* token) {
@@ -30,6 +46,13 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
   if (lease.state() != LeaseState::active) return report_lease_end(lease);
   if ((flags & ~known_flags) != 0)
     return report(EINVAL, "unknown packet flags " + std::to_string(flags));
+  DispatchRecorder* const recorder =
+      packet.type == LeasePacketType::dispatch ? context.recorder.get() : nullptr;
+  bool own_signal = false;  // of the recorder
+  if (recorder != nullptr) {
+    if (const int failed = prepare_recording(*recorder, flags, signal, own_signal); failed != 0)
+      return failed;
+  }
   if ((flags & ECLIP_PACKET_BARRIER) != 0) packet.flags = LeasePacket::flag_barrier;
   SignalUse use{0, 0};
   if ((flags & ECLIP_PACKET_SIGNAL) != 0) {
@@ -42,9 +65,11 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
     use = *begun;
     packet.completion = use;
     ECLIP_TESTPOINT("signal_use_begun");
+    if (context.recorder) context.recorder->collect();
   }
   if (!lease.writer.push(packet)) {
     if (use.generation != 0) context.signals->cancel_use(use);
+    if (own_signal) recorder->give_back(signal);
     return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
   }
   ECLIP_TESTPOINT("index_stored");
@@ -53,8 +78,11 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
   // it has dropped it, or it has not even seen it and never will.
   if (lease.state() == LeaseState::ended && !lease.was_accepted(lease.writer.written())) {
     if (use.generation != 0) context.signals->abandon_use(use);
+    if (own_signal) recorder->give_back(signal);
     return report_lease_end(lease);
   }
+  if (recorder != nullptr) recorder->submitted(lease.id, packet.dispatch, use, own_signal);
+  if (own_signal) use = {0, 0};
   if (token != nullptr) *token = {use.signal, use.generation};
   return 0;
 }

@@ -153,7 +153,9 @@ int eclip_is_complete(eclip_context* context, struct eclip_token token) {
 
 int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns) {
   return eclip::guarded([&] {
-    return eclip::wait(context, {token.signal, token.generation}, timeout_ns);
+    const int result = eclip::wait(context, {token.signal, token.generation}, timeout_ns);
+    if (result == 0 && context->recorder) context->recorder->collect();
+    return result;
   });
 }
 

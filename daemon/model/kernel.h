@@ -15,12 +15,21 @@ struct LaunchShape {
   std::uint32_t workgroup_size = 64;  ///< work items in a workgroup
   std::uint32_t registers_per_thread = 0;  ///< 0: unknown, does not limit occupancy
   std::uint32_t local_memory_bytes = 0;    ///< LDS (shared memory) of a workgroup
+  friend bool operator==(const LaunchShape&, const LaunchShape&) = default;
 };
 
 /// One measured point of t(c).
 struct TimePoint {
   std::uint32_t cus;  ///< compute units that the kernel had
   double time_us;     ///< its time on them
+};
+
+/// Kernels first to last of a request that must run on one stream: cooperative kernels, or those of
+/// a library that assumes that the number of CUs does not change.
+struct KernelRange {
+  std::uint32_t first = 0;
+  std::uint32_t last = 0;
+  friend bool operator==(const KernelRange&, const KernelRange&) = default;
 };
 
 /// A kernel's measured time curve t(c) and launch shape. Immutable. t is interpolated in log-log
@@ -37,6 +46,8 @@ class Kernel {
   [[nodiscard]] Kernel scaled(double factor) const;
 
   [[nodiscard]] const LaunchShape& shape() const { return shape_; }
+  /// The measured points, made monotone.
+  [[nodiscard]] std::span<const TimePoint> points() const { return points_; }
   /// Time in microseconds on `cus` compute units, cus > 0, fractions allowed.
   [[nodiscard]] double time_us(double cus) const;
   /// The same on a mask of its own. Between measured points the time of one round of workgroups is

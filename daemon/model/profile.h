@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "daemon/model/kernel.h"
@@ -19,13 +20,6 @@ struct ProfiledKernel {
   Kernel kernel;
 };
 
-/// Kernels first to last of a request that must run on one stream: cooperative kernels, or those of
-/// a library that assumes that the number of CUs does not change.
-struct KernelRange {
-  std::uint32_t first = 0;
-  std::uint32_t last = 0;
-};
-
 /// One model at one batch size on one device. Kernels are in program order.
 struct Profile {
   std::string model;
@@ -37,12 +31,22 @@ struct Profile {
   std::map<std::uint32_t, double> request_us_at_cu_counts;
   double request_us_unmasked = 0;  ///< the same on the whole device without a mask
   std::vector<ProfiledKernel> kernels;
-  std::vector<KernelRange> stay_together;  ///< key stay_together, optional: [[first, last], ...]
-  bool uniform = false;  ///< key uniform, optional: all kernels of a request stay together
+  std::vector<KernelRange> stay_together;  ///< kernels that must run on one stream
+  bool uniform = false;                    ///< likewise all kernels of a request
 };
 
+struct ProfileDocument;
+
 /// Reads and checks a profile; errors name the file, the kernel's index where it is a kernel's, and
-/// the remedy. Keys that are not needed here are ignored: the schema allows notes.
+/// the remedy. Keys that are not needed here are ignored: the schema allows notes. That it was
+/// measured on another GPU than the one in use is no error and changes nothing: its times hold for
+/// the same number of compute units, whichever GPU has them. Who wants to know compares
+/// device_name.
 Result<Profile> load_profile(const std::filesystem::path& file);
+
+/// The same from memory; `source` is what errors call it.
+Result<Profile> parse_profile(std::string_view text, const std::string& source);
+/// Errc::malformed when a time was not measured, or a kernel's curve cannot be one.
+Result<Profile> make_profile(const ProfileDocument& document, const std::string& source);
 
 }  // namespace eclip::model

@@ -12,7 +12,6 @@
 
 #include "daemon/model/gpu_description.h"
 #include "daemon/model/kernel.h"
-#include "daemon/model/profile.h"
 #include "ipc/cu_mask.h"
 
 namespace eclip::planner {

@@ -14,7 +14,11 @@
  * not checked.
  *
  * Environment: ECLIP_SOCKET, eclipd's socket; ECLIP_SHARE, see eclip_lease_request; ECLIP_PROFILE,
- * see eclip_connect_options.
+ * see eclip_connect_options; ECLIP_CUS, the number of CUs that every lease asks for, with
+ * ECLIP_ANY_STREAM, whatever the program says.
+ * ECLIP_RECORD, an existing directory: each connection writes there what its dispatches took, for
+ * eclip-profile record. Each kernel of a lease then waits for the one before it, at most 256
+ * dispatches without a signal are in flight (-EAGAIN), and 256 signals fewer can be created.
  *
  * Structs: set struct_size to the struct's sizeof and all reserved fields to 0; -EINVAL otherwise.
  *
