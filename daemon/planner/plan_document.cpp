@@ -34,7 +34,7 @@ struct Place {
     return place->value.get<std::string>();
   }
   [[nodiscard]] Result<std::uint32_t> number(std::uint32_t limit) const {
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= limit)
+    if (!value.is_number_integer() || value < 0 || value >= limit)
       return refuse("a whole number below " + std::to_string(limit));
     return value.get<std::uint32_t>();
   }
@@ -59,7 +59,7 @@ Result<std::vector<CuMask>> parse_pool(const Place& root, std::uint32_t cu_count
     const auto list = stream.text("cu_list");
     if (!list) return tl::unexpected(list.error());
     auto mask = CuMask::parse(*list, cu_count);
-    if (!mask) return fail(mask.error(), stream.path + "/cu_list");
+    if (!mask) return fail(Errc::malformed, stream.path + "/cu_list: " + mask.error().message());
     masks.push_back(std::move(*mask));
   }
   return masks;

@@ -18,17 +18,6 @@ constexpr std::uint64_t slot_bytes = sizeof(replay::MixKernarg);
 
 }  // namespace
 
-TemporaryDirectory::TemporaryDirectory() {
-  std::string name = (std::filesystem::temp_directory_path() / "eclip-test-XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  path_ = name;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code error;
-  std::filesystem::remove_all(path_, error);
-}
-
 std::string EclipdTest::write_config(const std::string& tables) const {
   const auto file = directory_.path() / "eclipd.toml";
   std::ofstream(file) << "daemon.socket = \"" << socket() << "\"\ndaemon.log_level = \""

@@ -11,23 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "tests/fake/temporary_directory.h"
 #include "tests/integration/kfdsim/child_process.h"
 #include "tests/integration/kfdsim/inside_fixture.h"
 
 namespace eclip::test {
-
-/// A directory of its own that goes with the object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Tests with an eclipd below kfdsim. Its socket is in $ECLIP_SOCKET for clients.
 class EclipdTest : public InsideKfdsim {

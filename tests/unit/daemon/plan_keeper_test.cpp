@@ -1,0 +1,330 @@
+#include "daemon/plan_keeper.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <memory>
+
+#include "daemon/model/data_dir.h"
+#include "daemon/topology.h"
+#include "ipc/unique_fd.h"
+#include "tests/fake/temporary_directory.h"
+
+namespace eclip::daemon {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int patience_ms = 60'000;
+
+/// A worker's shared memory.
+struct Memory {
+  std::unique_ptr<WorkerState> state = std::make_unique<WorkerState>();
+  std::unique_ptr<WorkerRequest> request = std::make_unique<WorkerRequest>();
+};
+
+class PlanKeeperTest : public ::testing::Test {
+ protected:
+  PlanKeeperTest() {
+    config_.planner.simulate = false;
+    begin();
+  }
+  static GpuTopology topology() {
+    GpuTopology gpu;
+    gpu.cu_count = 60;
+    gpu.shader_engines = 4;
+    return gpu;
+  }
+  static model::GpuDescription gpu() {
+    return model::load_gpu_description(model::default_data_dir() / "gpus" / "mi50.toml").value();
+  }
+  static std::vector<CuMask> tree() { return planner::tree_masks(60, 4); }
+  void begin(const std::vector<CuMask>& pool = tree()) {
+    keeper_.reset();
+    keeper_.emplace(config_, gpu(), pool, plan_epoch_,
+                    PlanHistory::open(directory_.path(), "plans").value(), mailbox_);
+  }
+  /// Runs what the planning thread posts until the condition holds.
+  template <class Condition>
+  bool eventually(Condition condition) {
+    while (!condition()) {
+      pollfd entry{.fd = wake_.get(), .events = POLLIN, .revents = 0};
+      if (::poll(&entry, 1, patience_ms) != 1) return false;
+      eventfd_t count = 0;
+      ::eventfd_read(wake_.get(), &count);
+      mailbox_.run_all();
+    }
+    return true;
+  }
+  bool plan_comes_after(std::uint64_t epoch) {
+    return eventually([&] { return plan_epoch_.load() > epoch; });
+  }
+  const Memory& join(std::uint64_t id, const std::string& name,
+                     const std::string& profile = "shufflenet_v2_x1_0-b8",
+                     double requests_per_s = 0) {
+    const Memory& memory = memory_[id];
+    keeper_->add({.id = WorkerId{id},
+                  .name = name,
+                  .profile = profile,
+                  .requests_per_s = requests_per_s,
+                  .tables = &memory.state->plans,
+                  .request = memory.request.get()});
+    return memory;
+  }
+  [[nodiscard]] PlanReader reader(std::uint64_t id) {
+    return {memory_[id].state->plans, plan_epoch_};
+  }
+  std::string current(const char* pointer) {
+    return keeper_->document(0).value().at(json::json_pointer(pointer)).dump();
+  }
+
+  test::TemporaryDirectory directory_;
+  Config config_;
+  std::atomic<std::uint64_t> plan_epoch_ = 0;
+  UniqueFd wake_{::eventfd(0, EFD_CLOEXEC)};
+  Mailbox mailbox_{[this] { ::eventfd_write(wake_.get(), 1); }};
+  std::map<std::uint64_t, Memory> memory_;
+  std::optional<PlanKeeper> keeper_;
+};
+
+TEST_F(PlanKeeperTest, AWorkerThatJoinsFindsItsPartAndOneThatLeavesHasNone) {
+  EXPECT_EQ(keeper_->document(0).error().code, Errc::not_found);
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(reader(1).groups(1)->worker, 0U);
+  EXPECT_EQ(reader(1).stream(1, 1, 0), 0) << "alone: the whole GPU";
+  EXPECT_EQ(current("/reason"), "\"worker 1 'a' joined\"");
+
+  join(2, "b", "vgg19-b8");
+  ASSERT_TRUE(plan_comes_after(1));
+  const std::uint64_t both = plan_epoch_.load();
+  EXPECT_EQ(reader(1).groups(both)->worker, 0U);
+  EXPECT_EQ(reader(2).groups(both)->worker, 1U);
+  const auto of_first = reader(1).stream(both, 3, 0);
+  const auto of_second = reader(2).stream(both, 3, 0);
+  ASSERT_TRUE(of_first && of_second);
+  EXPECT_NE(*of_first, *of_second);
+  EXPECT_FALSE(reader(1).stream(both, 2, 0)) << "a set without this worker";
+
+  keeper_->remove(WorkerId{1});
+  ASSERT_TRUE(plan_comes_after(both));
+  EXPECT_FALSE(reader(1).groups(plan_epoch_.load()));
+  EXPECT_EQ(reader(2).groups(plan_epoch_.load())->worker, 0U);
+  EXPECT_EQ(keeper_->records().size(), 3U);
+}
+
+TEST_F(PlanKeeperTest, AWorkerWithoutAProfileOrWithOneThatIsNotThereIsPlannedToo) {
+  join(1, "a", "");
+  join(2, "b", "no-such-profile");
+  join(3, "c");
+  ASSERT_TRUE(eventually([&] {
+    const auto document = keeper_->document(0);
+    return document && document->at("workers").size() == 3;
+  }));
+  EXPECT_EQ(current("/workers/0/profile"), "\"\"");
+  EXPECT_EQ(current("/workers/1/profile"), "\"\"");
+  EXPECT_EQ(current("/workers/2/profile"), "\"shufflenet_v2_x1_0-b8\"");
+  for (std::uint64_t id = 1; id <= 3; ++id) EXPECT_TRUE(reader(id).groups(plan_epoch_.load()));
+}
+
+TEST_F(PlanKeeperTest, TheEighthWorkerHasNoPart) {
+  for (std::uint64_t id = 1; id <= 8; ++id) join(id, "w", "");
+  ASSERT_TRUE(eventually([&] {
+    const auto document = keeper_->document(0);
+    return document && document->at("workers").size() == 7;
+  }));
+  EXPECT_TRUE(reader(7).groups(plan_epoch_.load()));
+  EXPECT_FALSE(reader(8).groups(plan_epoch_.load()));
+}
+
+TEST_F(PlanKeeperTest, AChangedRateOrTimeLeadsToAnotherPlanAndASmallChangeDoesNot) {
+  const Memory& memory = join(1, "a", "vgg19-b8", 10);
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(current("/workers/0/requests_per_s"), "10.0");
+  // The first is asked for here and not made; had the second been made for it, it would say 12.
+  memory.request->requests_per_1000_s = 12'000;
+  keeper_->look_at_loads();
+  memory.request->requests_per_1000_s = 13'000;
+  keeper_->look_at_loads();
+  const auto reason_has = [&](const char* text) {
+    return eventually([&] { return current("/reason").find(text) != std::string::npos; });
+  };
+  ASSERT_TRUE(reason_has("has 13.0 requests/s, not 10.0"));
+  EXPECT_EQ(current("/workers/0/requests_per_s"), "13.0");
+  const double alone_us = std::stod(current("/workers/0/alone_us"));
+  memory.request->time_permille = 2000;
+  keeper_->look_at_loads();
+  ASSERT_TRUE(reason_has("takes 2.00 of the time of its profile"));
+  EXPECT_NEAR(std::stod(current("/workers/0/alone_us")) / alone_us, 2, 0.05);
+  // What a worker writes may be anything.
+  memory.request->time_permille = UINT32_MAX;
+  memory.request->requests_per_1000_s = UINT32_MAX;
+  keeper_->look_at_loads();
+  ASSERT_TRUE(reason_has("takes 10.00 of the time of its profile"));
+}
+
+TEST_F(PlanKeeperTest, TheConfigurationSaysWhatAWorkerDoesNot) {
+  config_.planner.workers = {{.name = "a",
+                              .profile = "vgg19-b8",
+                              .requests_per_s = 5,
+                              .latency_bound_ms = 100,
+                              .weight = 3}};
+  join(1, "a", "", 0);
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(current("/workers/0/profile"), "\"vgg19-b8\"");
+  EXPECT_EQ(current("/workers/0/requests_per_s"), "5.0");
+  EXPECT_EQ(current("/workers/0/latency_bound_us"), "100000.0");
+  EXPECT_EQ(current("/workers/0/weight"), "3.0");
+}
+
+TEST_F(PlanKeeperTest, AnAppliedPlanIsPinnedAndComesBackAfterARestart) {
+  join(1, "a");
+  join(2, "b", "vgg19-b8");
+  ASSERT_TRUE(eventually([&] {
+    const auto document = keeper_->document(0);
+    return document && document->at("workers").size() == 2;
+  }));
+  json plan = keeper_->document(0).value();
+  for (auto& stream : plan["rows"][2]["stream_of_group"][0]) stream = 6;
+  const auto applied = keeper_->apply(plan.dump(), "uid 0");
+  ASSERT_TRUE(applied) << applied.error().message();
+  EXPECT_EQ(plan_epoch_.load(), *applied);
+  EXPECT_EQ(reader(1).stream(*applied, 3, 0), 6);
+  EXPECT_EQ(current("/pinned"), "true");
+  EXPECT_EQ(current("/reason"), "\"applied by uid 0\"");
+
+  // Nobody plans any more: a worker that leaves changes nothing, and one like it gets its part.
+  keeper_->remove(WorkerId{1});
+  keeper_->look_at_loads();
+  join(5, "a");
+  join(6, "stranger");
+  EXPECT_EQ(plan_epoch_.load(), *applied);
+  EXPECT_EQ(reader(5).stream(*applied, 3, 0), 6);
+  EXPECT_FALSE(reader(6).groups(*applied));
+  EXPECT_THAT(keeper_->choose({.action = PlanChoice::replan}, "uid 0").error().message(),
+              HasSubstr("is pinned"));
+
+  plan_epoch_.store(0);
+  memory_.clear();
+  begin();
+  EXPECT_EQ(plan_epoch_.load(), *applied);
+  join(9, "b", "vgg19-b8");
+  join(10, "a");
+  EXPECT_EQ(reader(9).groups(*applied)->worker, 1U);
+  EXPECT_EQ(reader(10).stream(*applied, 3, 0), 6);
+
+  // Automatic again.
+  EXPECT_TRUE(keeper_->choose({.action = PlanChoice::unpin}, "uid 0"));
+  ASSERT_TRUE(plan_comes_after(*applied));
+  EXPECT_EQ(current("/pinned"), "false");
+}
+
+TEST_F(PlanKeeperTest, APinnedPlanForAnotherPoolIsNotUsed) {
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_after(0));
+  ASSERT_TRUE(keeper_->apply(keeper_->document(0)->dump(), "uid 0"));
+  plan_epoch_.store(0);
+  memory_.clear();
+  begin({CuMask::full(60)});
+  EXPECT_EQ(plan_epoch_.load(), 0U);
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(current("/pinned"), "false");
+  EXPECT_GT(plan_epoch_.load(), 2U) << "epochs go on";
+}
+
+TEST_F(PlanKeeperTest, RollbackPinsAnEarlierPlan) {
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(keeper_->choose({.action = PlanChoice::pin}, "uid 0").error().code, Errc::not_found);
+  join(2, "b");
+  ASSERT_TRUE(plan_comes_after(1));
+  EXPECT_EQ(keeper_->choose({.epoch = 77}, "uid 0").error().code, Errc::not_found);
+  const auto rolled = keeper_->choose({.action = PlanChoice::pin}, "uid 0");
+  ASSERT_TRUE(rolled) << rolled.error().message();
+  EXPECT_EQ(current("/reason"), "\"plan 1 again, by uid 0\"");
+  EXPECT_EQ(current("/workers").find("\"b\""), std::string::npos);
+  EXPECT_TRUE(reader(1).groups(*rolled));
+  EXPECT_FALSE(reader(2).groups(*rolled));
+  EXPECT_EQ(keeper_->choose({.action = 9}, "uid 0").error().code, Errc::malformed);
+}
+
+TEST_F(PlanKeeperTest, WhatIsNoPlanForThisPoolIsRefusedAndChangesNothing) {
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_after(0));
+  const json plan = keeper_->document(0).value();
+  const auto refusal = [&](const std::string& text) {
+    const auto applied = keeper_->apply(text, "uid 0");
+    EXPECT_FALSE(applied);
+    return applied ? "" : applied.error().message();
+  };
+  EXPECT_THAT(refusal("{"), HasSubstr("no JSON"));
+  EXPECT_THAT(refusal("{}"), HasSubstr("/schema is missing"));
+  json other = plan;
+  other["pool"]["streams"][0]["cu_list"] = "0-14";
+  EXPECT_THAT(refusal(other.dump()), HasSubstr("for another pool"));
+  other = plan;
+  json groups = json::array();
+  for (int g = 0; g < 129; ++g) groups.push_back(g);
+  other["workers"][0]["first_kernel_of_group"] = groups;
+  other["rows"][0]["stream_of_group"][0] = json(json::array_t(129, 0U));
+  EXPECT_THAT(refusal(other.dump()), HasSubstr("129 groups of kernels; at most 128"));
+  EXPECT_EQ(plan_epoch_.load(), 1U);
+  EXPECT_EQ(keeper_->records().size(), 1U);
+}
+
+TEST_F(PlanKeeperTest, SimulatedPlansTakeThePlaceOfTheFirst) {
+  config_.planner.simulate = true;
+  begin();
+  join(1, "a");
+  join(2, "b");
+  ASSERT_TRUE(eventually([&] {
+    const auto document = keeper_->document(0);
+    return document && document->at("workers").size() == 2 &&
+           document->at(json::json_pointer("/rows/2/simulated_value")) > 0;
+  }));
+  EXPECT_EQ(current("/complete"), "true");
+}
+
+TEST_F(PlanKeeperTest, EndingDoesNotWaitForAPlan) {
+  config_.planner.simulate = true;
+  config_.planner.time_limit = std::chrono::minutes(10);
+  begin();
+  const auto from = std::chrono::steady_clock::now();
+  for (std::uint64_t id = 1; id <= 7; ++id) join(id, "w", "densenet201-b8");
+  ASSERT_TRUE(plan_comes_after(0));
+  keeper_.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - from, std::chrono::minutes(5));
+}
+
+TEST(DescribeForPlans, TakesTheDescriptionOfTheGpusShapeOrTheNamedOne) {
+  Config config;
+  GpuTopology gpu;
+  gpu.cu_count = 60;
+  gpu.shader_engines = 4;
+  EXPECT_EQ(describe_for_plans(config, gpu)->name, "mi50");
+  gpu.cu_count = 132;
+  gpu.shader_engines = 12;
+  EXPECT_EQ(describe_for_plans(config, gpu)->name, "h100");
+  config.planner.gpu = "mi50";
+  EXPECT_THAT(describe_for_plans(config, gpu).error().message(),
+              HasSubstr("describes 60 CUs in 4 shader engines, the GPU has 132 in 12"));
+  config.planner.gpu = "nonesuch";
+  EXPECT_THAT(describe_for_plans(config, gpu).error().message(), HasSubstr("planner.gpu"));
+  config.planner.gpu = "";
+  gpu.cu_count = 64;
+  gpu.shader_engines = 8;
+  const auto like = describe_for_plans(config, gpu);
+  ASSERT_TRUE(like);
+  EXPECT_EQ(like->geometry.cu_count(), 64U);
+  EXPECT_EQ(like->geometry.cus_per_shader_engine, 8U);
+  gpu.shader_engines = 0;
+  EXPECT_EQ(describe_for_plans(config, gpu).error().code, Errc::unsupported);
+}
+
+}  // namespace
+}  // namespace eclip::daemon
