@@ -131,9 +131,6 @@ void add_plan(CLI::App& app, PlanOptions& options) {
   command->add_option("--group-us", options.planner.group_us, "Least time between switches")
       ->check(CLI::Range(1.0, 1e9))
       ->capture_default_str();
-  command->add_option("--restarts", options.planner.search.restarts, "Random starts")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
   command
       ->add_option("--time-limit-ms", options.time_limit_ms,
                    "Stop the search then, with the best plan so far; 0: never")
