@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 namespace eclip::planner {
 namespace {
@@ -300,20 +299,6 @@ Row RowSearch::search(std::vector<Row> starts, const std::vector<std::uint32_t>&
   Row best = move_groups(move_workers(starts, allowed), allowed);
   for (Row& start : starts) {
     Row other = move_groups(move_workers({std::move(start)}, allowed), allowed);
-    if (is_better(other.value, best.value)) best = std::move(other);
-  }
-  std::mt19937 random(1);
-  std::uniform_int_distribution<std::size_t> any(0, allowed.size() - 1);
-  for (std::uint32_t i = 0; i < options_.restarts && !out_of_time(); ++i) {
-    // Whole workers anywhere, and in turn with that, where it is cheap, every group anywhere.
-    const bool whole = i % 2 == 0 || !is_small(best, allowed);
-    GroupStreams streams = best.streams;
-    for (auto& of_worker : streams)
-      for (std::size_t g = 0; g < of_worker.size(); ++g)
-        of_worker[g] = whole && g > 0 ? of_worker[0] : allowed[any(random)];
-    Row other = evaluate(std::move(streams));
-    if (whole) other = move_workers({std::move(other)}, allowed);
-    other = move_groups(std::move(other), allowed);
     if (is_better(other.value, best.value)) best = std::move(other);
   }
   return best;

@@ -45,7 +45,6 @@ struct Row {
 
 struct SearchOptions {
   Objective objective = Objective::latency;
-  std::uint32_t restarts = 4;  ///< random starts beside the given ones, for likely active sets
   /// Single groups are moved, too, where that takes no more predictions than this in a round.
   std::uint32_t most_group_moves = 256;
   /// Asked between predictions; true ends the search with the best so far. Empty: never.
@@ -75,8 +74,7 @@ class RowSearch {
   /// against the others as they are, with what they lose, then moves of single groups, while the
   /// value gets better.
   [[nodiscard]] Row move_groups(Row row, const std::vector<std::uint32_t>& allowed) const;
-  /// Both, from each of `starts` (not empty), then from random assignments, options.restarts times;
-  /// the best found.
+  /// Both, from each of `starts` (not empty); the best found.
   [[nodiscard]] Row search(std::vector<Row> starts,
                            const std::vector<std::uint32_t>& allowed) const;
   /// No assignment to the allowed streams has a smaller value: every kernel on its fastest stream,

@@ -15,6 +15,7 @@
 #include "daemon/planner/plan_document.h"
 #include "daemon/planner/planner.h"
 #include "tools/eclip-plan/evaluate.h"
+#include "tools/eclip-plan/open_loop_evaluation.h"
 #include "tools/text/plan_report.h"
 
 namespace {
@@ -31,6 +32,9 @@ struct EvaluateOptions {
   fs::path gpu;
   bool json = false;
   bool detail = false;
+  bool open_loop = false;
+  std::uint32_t requests = 200;
+  std::uint64_t seed = 1;
 };
 
 void add_evaluate(CLI::App& app, EvaluateOptions& options) {
@@ -44,6 +48,16 @@ void add_evaluate(CLI::App& app, EvaluateOptions& options) {
   command->add_option("--gpu", options.gpu, "GPU description to use; default: gpus/h100.toml");
   command->add_flag("--detail", options.detail, "Print every worker of every scenario too");
   command->add_flag("--json", options.json, "Print everything as JSON");
+  auto* open_loop = command->add_flag("--open-loop", options.open_loop,
+                                      "Instead, simulate requests that arrive at random: nobody "
+                                      "masked, static leaves, active sets");
+  command->add_option("--requests", options.requests, "Of each worker at least, in an open loop")
+      ->needs(open_loop)
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "Of the arrivals")
+      ->needs(open_loop)
+      ->capture_default_str();
 }
 
 int run_evaluate(const EvaluateOptions& options) {
@@ -51,6 +65,15 @@ int run_evaluate(const EvaluateOptions& options) {
   const fs::path file = options.gpu.empty() ? options.data / "gpus" / "h100.toml" : options.gpu;
   const auto gpu = eclip::model::load_gpu_description(file);
   if (!gpu) return report(gpu.error());
+  if (options.open_loop) {
+    const auto cells =
+        eclip::plan::evaluate_open_loop(*gpu, options.data, options.requests, options.seed);
+    if (!cells) return report(cells.error());
+    const std::string text = options.json ? eclip::plan::open_loop_json(*cells, gpu->name)
+                                          : eclip::plan::open_loop_report(*cells, gpu->name);
+    std::fputs(text.c_str(), stdout);
+    return EXIT_SUCCESS;
+  }
   std::vector<eclip::plan::Evaluation> evaluations;
   for (const Judge judge : {Judge::waiting, Judge::proportional, Judge::simulation}) {
     auto validation = eclip::plan::evaluate(*gpu, options.data, judge);
@@ -101,9 +124,6 @@ void add_plan(CLI::App& app, PlanOptions& options) {
       ->capture_default_str();
   command->add_option("--group-us", options.planner.group_us, "Least time between switches")
       ->check(CLI::Range(1.0, 1e9))
-      ->capture_default_str();
-  command->add_option("--restarts", options.planner.search.restarts, "Random starts")
-      ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command
       ->add_option("--time-limit-ms", options.time_limit_ms,

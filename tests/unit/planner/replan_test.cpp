@@ -107,6 +107,27 @@ TEST(Replan, OfTheSameWorkersAtOtherRatesSearchesForWhatIsLikelyNow) {
   EXPECT_LE(plan.value, 1.01 * planned(workers, on_tree()).value);
 }
 
+TEST(Replan, WhateverTheTimeIsItIsAPlan) {
+  std::mt19937 random(37);
+  std::vector<Worker> workers = workers_at(random, 3);
+  const Plan before = planned(workers, on_tree());
+  workers.push_back(random_worker(random, 20));
+  double last = std::numeric_limits<double>::infinity();
+  for (const int looks : {0, 1, 3, 10, 30, 100, 300, 1000, 100000}) {
+    for (const Plan* previous : {&before, static_cast<const Plan*>(nullptr)}) {
+      PlannerOptions options = on_tree(previous);
+      int left = looks;
+      options.search.out_of_time = [&left] { return left-- <= 0; };
+      const Plan plan = planned(workers, options);
+      expect_a_plan(plan, workers);
+      EXPECT_EQ(plan.complete, looks == 100000) << looks;
+      if (previous == nullptr) continue;
+      EXPECT_LE(plan.value, last * (1 + 1e-9)) << looks;
+      last = plan.value;
+    }
+  }
+}
+
 TEST(Replan, OnAnotherPoolIsAPlanFromNothing) {
   std::mt19937 random(35);
   const std::vector<Worker> workers = workers_at(random, 3);
