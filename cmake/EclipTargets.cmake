@@ -61,6 +61,11 @@ function(eclip_program name)
   cmake_parse_arguments(arg "" "INSTALL" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LINK} eclip_build_flags)
+  if(ECLIP_SANITIZE)
+    # What runs for long is in libraries; optimising an instrumented command line takes most of the
+    # time to build it.
+    target_compile_options(${name} PRIVATE -O0)
+  endif()
   if(arg_INSTALL)
     install(TARGETS ${name} RUNTIME DESTINATION ${arg_INSTALL})
   endif()
