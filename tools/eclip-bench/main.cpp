@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 
+#include "daemon/model/data_dir.h"
 #include "tools/eclip-bench/report.h"
 #include "tools/eclip-bench/validation.h"
 
@@ -12,16 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Where the data is when nobody says: beside an installed ECLIP, else in the source tree.
-fs::path default_data() {
-  std::error_code error;
-  if (fs::exists(fs::path(ECLIP_INSTALLED_DATA_DIR) / "gpus", error))
-    return ECLIP_INSTALLED_DATA_DIR;
-  return ECLIP_SOURCE_DATA_DIR;
-}
-
 struct ValidateOptions {
-  fs::path data = default_data();
+  fs::path data = eclip::model::default_data_dir();
   fs::path gpu;
   bool json = false;
   bool detail = false;
