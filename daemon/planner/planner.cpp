@@ -186,8 +186,9 @@ class Planning {
 
     Plan plan{.pool = {}, .groups = groups_, .activity = activity_};
     for (std::size_t w = 0; w < workers_.size(); ++w) plan.solo_us.push_back(search.solo_us(w));
-    const std::vector<std::uint32_t> unmasked(workers_.size(), pools[0].unmasked());
-    plan.candidates.push_back(policy(search, "unmasked", [&](WorkerSet) { return unmasked; }));
+    plan.candidates.push_back(policy(search, "unmasked", [&](WorkerSet) {
+      return std::vector<std::uint32_t>(workers_.size(), pools[0].unmasked());
+    }));
     for (const IndexedPool& pool : pools) {
       plan.candidates.push_back(policy(search,
                                        pools.size() > 1 ? pool.pool.name : std::string("homes"),
