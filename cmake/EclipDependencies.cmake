@@ -6,7 +6,7 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-find_package(Boost 1.74 REQUIRED)  # Boost.Interprocess, headers only
+find_package(Boost 1.74 REQUIRED)  # Interprocess, Tokenizer: headers only
 pkg_check_modules(TOMLPLUSPLUS REQUIRED IMPORTED_TARGET tomlplusplus)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
 # Not by pkg-config: Debian's libhsakmt.pc names an include directory that does not exist.

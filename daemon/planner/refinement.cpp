@@ -134,6 +134,7 @@ std::vector<std::shared_ptr<const model::Kernel>> ProfileRefinement::refined() c
       times_us[cus] = kernels_[k]->time_on_mask_us(cus) * factor(k, cus);
     }
     std::vector<model::TimePoint> points;
+    points.reserve(times_us.size());
     for (const auto& [cus, time_us] : times_us) points.push_back({cus, time_us});
     std::shared_ptr<const model::Kernel> kernel = kernels_[k];
     // Positive times at ascending counts: it cannot fail but for times that overflow.

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/model/profile.h"
 #include "daemon/model/profile_merge.h"
 #include "tools/eclip-profile/import.h"
 #include "tools/eclip-profile/record.h"
@@ -63,6 +64,9 @@ int conclude(const model::ProfileDocument& profile, const model::MatchReport& re
   fmt::print("{}: {} kernels on {} numbers of CUs. {}", output.string(), profile.kernels.size(),
              profile.cu_counts.size(), matching_text(report));
   for (const std::string& remark : remarks) fmt::print("note: {}\n", remark);
+  // A kernel that took no tick of the clock, for one.
+  if (const auto usable = model::make_profile(profile, output.string()); !usable)
+    return complain(usable.error());
   return exit_good;
 }
 

@@ -1,6 +1,7 @@
 #include "tools/eclip-profile/record.h"
 
 #include <fmt/core.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,21 +77,53 @@ std::vector<std::string> environment_of(const Run& run, const fs::path& socket) 
 
 std::vector<char*> pointers_to(std::vector<std::string>& texts) {
   std::vector<char*> pointers;
+  pointers.reserve(texts.size() + 1);
   for (std::string& text : texts) pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
 }
 
+/// Interrupts from the terminal are the command's: this process says how it ended, and cleans up.
+class InterruptsIgnored {
+ public:
+  InterruptsIgnored() {
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    ::sigaction(SIGINT, &ignore, &interrupt_);
+    ::sigaction(SIGQUIT, &ignore, &quit_);
+  }
+  InterruptsIgnored(const InterruptsIgnored&) = delete;
+  InterruptsIgnored& operator=(const InterruptsIgnored&) = delete;
+  ~InterruptsIgnored() {
+    ::sigaction(SIGINT, &interrupt_, nullptr);
+    ::sigaction(SIGQUIT, &quit_, nullptr);
+  }
+
+ private:
+  struct sigaction interrupt_ {};
+  struct sigaction quit_ {};
+};
+
 /// Runs the command to its end.
 Result<void> run_command(const Run& run, std::vector<std::string> command, const fs::path& socket) {
   std::vector<std::string> environment = environment_of(run, socket);
+  const InterruptsIgnored ignored;
+  sigset_t defaults;
+  ::sigemptyset(&defaults);
+  ::sigaddset(&defaults, SIGINT);
+  ::sigaddset(&defaults, SIGQUIT);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  ::posix_spawnattr_setsigdefault(&attributes, &defaults);
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
   pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, command[0].c_str(), &actions, nullptr,
+  const int error = ::posix_spawnp(&pid, command[0].c_str(), &actions, &attributes,
                                    pointers_to(command).data(), pointers_to(environment).data());
   ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
   if (error != 0)
     return fail_errno(error, run.name() + ": start '" + command[0] + "'; check the command");
   int status = 0;
@@ -162,7 +195,7 @@ Result<std::vector<std::uint32_t>> pool_sizes(const fs::path& socket) {
 
 Result<std::vector<std::uint32_t>> sizes_to_record(const RecordOptions& options,
                                                    const fs::path& socket) {
-  const auto pool = pool_sizes(socket);
+  auto pool = pool_sizes(socket);
   if (!pool || options.cus.empty()) return pool;
   std::set<std::uint32_t> sizes;
   for (const std::uint32_t cus : options.cus) {
@@ -229,6 +262,7 @@ Result<Recorded> record(const RecordOptions& options) {
     }
   }
   std::vector<model::Trace> traces;
+  traces.reserve(recordings.size());
   for (Recording& recording : recordings) traces.push_back(std::move(recording.trace));
   Recorded recorded;
   auto profile = model::profile_from_traces(traces, options.match, recorded.report);

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "tests/unit/libeclip/worker.h"
 
@@ -18,7 +19,7 @@ using ::testing::HasSubstr;
 /// The fake GPU's clock has ticks of 40 ns.
 class Recording : public Worker {
  protected:
-  Recording() {
+  explicit Recording(FakeDaemon::Behaviour behaviour = {}) : Worker(std::move(behaviour)) {
     std::string name = (fs::temp_directory_path() / "eclip-record-XXXXXX").string();
     directory_ = ::mkdtemp(name.data());
     ::setenv("ECLIP_RECORD", directory_.c_str(), 1);
@@ -142,6 +143,40 @@ TEST_F(Recording, EachConnectionHasAFileOfItsOwn) {
   std::set<fs::path> files;
   for (const auto& entry : fs::directory_iterator(directory_)) files.insert(entry.path());
   EXPECT_EQ(files.size(), 2U);
+}
+
+class RecordingOnTwoThreads : public Recording {
+ protected:
+  RecordingOnTwoThreads() : Recording({.run_packets = true}) {}
+};
+
+TEST_F(RecordingOnTwoThreads, EachDispatchStandsOnce) {
+  constexpr int dispatches = 300;
+  const auto work = [&](eclip_lease* lease, std::uint32_t signal) {
+    for (int i = 0; i < dispatches; ++i) {
+      const eclip_dispatch dispatch = i % 4 == 0 ? with_signal(signal) : some_dispatch();
+      eclip_token token{};
+      int result = -EAGAIN;
+      while (result == -EAGAIN) result = eclip_submit_dispatch(lease, &dispatch, &token);
+      ASSERT_EQ(result, 0) << eclip_last_error();
+      if (i % 4 == 0) {
+        ASSERT_EQ(eclip_wait(context, token, deadline_ns), 0) << eclip_last_error();
+      }
+    }
+  };
+  const std::array<eclip_lease*, 2> leases{acquire(), acquire()};
+  const std::array<std::uint32_t, 2> signals{create_signal(), create_signal()};
+  std::thread other([&] { work(leases[0], signals[0]); });
+  work(leases[1], signals[1]);
+  other.join();
+  // The last of each have been submitted after its last wait.
+  for (std::size_t i = 0; i < 2; ++i)
+    ASSERT_EQ(eclip_wait(context, submit(leases[i], with_signal(signals[i])), deadline_ns), 0);
+  disconnect();
+  const std::string text = recording();
+  int lines = 0;
+  for (std::size_t at = 0; (at = text.find("\ndispatch ", at)) != std::string::npos; ++at) ++lines;
+  EXPECT_EQ(lines, 2 * (dispatches + 1));
 }
 
 class NoRecording : public Worker {};
