@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// As of waiters for packets: how soon the end of eclipd is noticed, which wakes nobody.
-constexpr std::chrono::milliseconds longest_queue_sleep{100};
+constexpr std::chrono::milliseconds longest_lease_sleep{100};
 
 static_assert(ECLIP_ANY_STREAM == LeaseAcquire::any_stream);
 static_assert(ECLIP_PRIORITY_LOW + 1 == static_cast<int>(LeasePriority::low));
@@ -117,7 +117,7 @@ int await_offer(eclip_context& context, const LeaseQueued& queued, Clock::time_p
     const auto left = deadline - Clock::now();
     if (left <= left.zero())
       return give_up(report(ETIMEDOUT, "no stream became free in time, and eclipd is silent"));
-    futex_wait(slot.state, seen, std::min<std::chrono::nanoseconds>(left, longest_queue_sleep));
+    futex_wait(slot.state, seen, std::min<std::chrono::nanoseconds>(left, longest_lease_sleep));
     context.control.look_for_hangup();
   }
 }
