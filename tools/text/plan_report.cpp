@@ -156,9 +156,10 @@ std::string late(const json& plan, std::size_t workers) {
 std::string plan_table(const json& plan) {
   const json workers = at(plan, "/workers");
   const json unmasked = at(plan, "/unmasked");
-  std::string text = heading(plan);
-  Table streams({{"STREAM", Align::right}, {"LEAVES OF"}, {"CUS", Align::right}, {"MASK"}});
   const json pool = at(plan, "/pool/streams");
+  std::string text = heading(plan) + fmt::format("Pool '{}': {} CU-masked streams\n\n",
+                                                 word(plan, "/pool/name"), size_of(pool));
+  Table streams({{"STREAM", Align::right}, {"LEAVES OF"}, {"CUS", Align::right}, {"MASK"}});
   for (std::size_t s = 0; s < size_of(pool); ++s)
     streams.add({std::to_string(s), set_name(at(pool[s], "/leaves"), size_of(workers)),
                  decimal(number(pool[s], "/cus"), 0), word(pool[s], "/cu_list")});

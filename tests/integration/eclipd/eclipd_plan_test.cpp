@@ -55,17 +55,20 @@ TEST_F(EclipdPlan, WorkersReadTheirPartsAndAnAdministratorSeesWhy) {
   EXPECT_EQ(alone->stream, 0U) << "the whole GPU";
   const Connection text = worker("text", "vgg19-b8", 20);
   EXPECT_TRUE(plans_for(2));
-  ASSERT_TRUE(eventually([&] { return text.plan(3, 0).has_value(); }));
-  const auto first = vision.plan(3, 0);
-  const auto second = text.plan(3, 0);
-  ASSERT_TRUE(first && second);
+  // The judged plan may follow the first between two look-ups.
+  std::optional<eclip_plan_entry> first;
+  std::optional<eclip_plan_entry> second;
+  ASSERT_TRUE(eventually([&] {
+    first = vision.plan(3, 0);
+    second = text.plan(3, 0);
+    return first && second && first->epoch == second->epoch;
+  }));
   EXPECT_EQ(first->worker, 0U);
   EXPECT_EQ(second->worker, 1U);
   EXPECT_NE(first->stream, second->stream);
-  EXPECT_EQ(first->epoch, second->epoch);
   EXPECT_EQ(first->first_kernel, 0U);
   EXPECT_FALSE(vision.plan(2, 0)) << "a set without this worker";
-  // Every kernel is in a group.
+  // Groups follow each other without a gap.
   for (std::uint32_t kernel = 0; kernel < 758;) {
     const auto entry = vision.plan(3, kernel);
     ASSERT_TRUE(entry);
@@ -80,7 +83,7 @@ TEST_F(EclipdPlan, WorkersReadTheirPartsAndAnAdministratorSeesWhy) {
   const Said why = say({"explain"});
   EXPECT_THAT(why.output, HasSubstr("NO MASKS MS"));
   EXPECT_THAT(why.output, HasSubstr("% worse"));
-  EXPECT_THAT(say({"diff"}).output, HasSubstr("worker 1: - -> text (vgg19-b8)"));
+  EXPECT_THAT(say({"diff", "1"}).output, HasSubstr("worker 1: - -> text (vgg19-b8)"));
   const json plan = control({"plan", "show"});
   EXPECT_EQ(plan.at("schema"), "eclip.plan/1");
   EXPECT_EQ(plan.at("workers")[1].at("requests_per_s"), 20);
@@ -92,8 +95,7 @@ TEST_F(EclipdPlan, AReportedLoadLeadsToAnotherPlan) {
   EXPECT_TRUE(plans_for(1));
   text.report_load(12, 0);
   EXPECT_TRUE(eventually([&] {
-    return control({"plan", "show"}).at("reason") ==
-           "worker 1 'text' has 12.0 requests/s, not 5.0";
+    return control({"plan", "show"}).at("reason") == "worker 1 'text' has 12.0 requests/s, not 5.0";
   }));
 }
 
@@ -113,9 +115,7 @@ TEST_F(EclipdPlan, APinnedPlanSurvivesItsProcessAndTheDaemon) {
   }
   const pid_t serving = serving_pid();
   ::kill(serving, SIGKILL);
-  ASSERT_TRUE(eventually([&] {
-    return say({"history"}).status == 0 && serving_pid() != serving;
-  }));
+  ASSERT_TRUE(eventually([&] { return say({"history"}).status == 0 && serving_pid() != serving; }));
   {
     const Connection vision = worker("vision", "densenet201-b8");
     ASSERT_TRUE(vision.plan(1, 0));
@@ -143,7 +143,8 @@ TEST_F(EclipdPlan, BadPlansAreRefusedWithThePlace) {
   std::ofstream(file) << plan;
   const Said refused = say({"apply", file});
   EXPECT_EQ(refused.status, 1);
-  EXPECT_THAT(refused.errors, HasSubstr("/rows/0/stream_of_group/0/0 must be a whole number below"));
+  EXPECT_THAT(refused.errors,
+              HasSubstr("/rows/0/stream_of_group/0/0 must be a whole number below"));
   std::ofstream(file) << "";
   EXPECT_THAT(say({"apply", file}).errors, HasSubstr("a plan of 0 bytes"));
   EXPECT_THAT(say({"show", "99"}).errors, HasSubstr("plan 99 is not in the history"));
@@ -152,12 +153,12 @@ TEST_F(EclipdPlan, BadPlansAreRefusedWithThePlace) {
 
 TEST_F(EclipdPlan, WithoutAPlaceForItsPlansOrWithoutPlansItServes) {
   const std::string nowhere = "planner.state_dir = \"/proc/none\"";
-  std::ofstream(directory_.path() / "no_state.toml")
-      << "daemon.socket = \"" << socket() << "\"\n" << nowhere << "\n";
+  std::ofstream(directory_.path() / "no_state.toml") << "daemon.socket = \"" << socket() << "\"\n"
+                                                     << nowhere << "\n";
   ::setenv("ECLIP_SOCKET", socket().c_str(), 1);
-  daemon_ = std::make_unique<ChildProcess>(std::vector<std::string>{
-      ECLIPD_PROGRAM, "--config", (directory_.path() / "no_state.toml").string(), "--ready-fd",
-      "1"});
+  daemon_ = std::make_unique<ChildProcess>(
+      std::vector<std::string>{ECLIPD_PROGRAM, "--config",
+                               (directory_.path() / "no_state.toml").string(), "--ready-fd", "1"});
   ASSERT_EQ(daemon_->read_line(), "ready");
   EXPECT_TRUE(daemon().says("plans will not outlive eclipd"));
   {

@@ -111,7 +111,8 @@ TEST_F(PlanHistoryTest, AnEndWhileTheNewFileIsWrittenLosesNothing) {
   EXPECT_TRUE(open()->add(plan(1)));
   const auto old = file_in_use();
   const auto other = old == file(0) ? file(1) : file(0);
-  std::ofstream(other) << R"({"generation":99,"schema":"eclip.plans/1"})" << "\n{\"pl";
+  std::ofstream(other) << R"({"generation":99,"schema":"eclip.plans/1"})"
+                       << "\n{\"pl";
   auto history = open();
   ASSERT_TRUE(history) << history.error().message();
   EXPECT_THAT(epochs(*history), ElementsAre(1));
@@ -120,8 +121,9 @@ TEST_F(PlanHistoryTest, AnEndWhileTheNewFileIsWrittenLosesNothing) {
 TEST_F(PlanHistoryTest, WhatItCannotReadIsLeftAloneAndNamed) {
   for (const char* line : {"nonsense", "[]", R"({"pin":"2"})", R"({"plan":{"epoch":-1}})",
                            R"({"plan":{"epoch":1,"made_at":0,"reason":"r"}})", R"({})"}) {
-    const std::string content =
-        R"({"generation":1,"schema":"eclip.plans/1"})" "\n" + std::string(line) + "\n";
+    const std::string content = R"({"generation":1,"schema":"eclip.plans/1"})"
+                                "\n" +
+                                std::string(line) + "\n";
     std::ofstream(file(0)) << content;
     std::ofstream(file(1)) << "";
     const auto history = open();

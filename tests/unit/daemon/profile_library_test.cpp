@@ -50,9 +50,9 @@ TEST_F(ProfileLibraryTest, GivesTheSameKernelsUntilTheFileChanges) {
   const auto first = library_.find("net");
   EXPECT_EQ(library_.find("net")->kernels, first->kernels);
   put("vgg19-b1", "net.json");
-  std::filesystem::last_write_time(directory_.path() / "net.json",
-                                   std::filesystem::file_time_type::clock::now() +
-                                       std::chrono::seconds(5));
+  std::filesystem::last_write_time(
+      directory_.path() / "net.json",
+      std::filesystem::file_time_type::clock::now() + std::chrono::seconds(5));
   EXPECT_NE(library_.find("net")->kernels, first->kernels);
 }
 

@@ -7,6 +7,7 @@
 #include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
 #include "tools/eclipctl/views.h"
+#include "tools/text/plan_report.h"
 #include "tools/text/table.h"
 
 namespace eclip::test {
@@ -298,6 +299,24 @@ TEST(Query, KnowsWhenNobodyListens) {
   const auto connection = ctl::DaemonConnection::open("/nonexistent/eclipd.sock");
   ASSERT_FALSE(connection.has_value());
   EXPECT_EQ(connection.error().code, Errc::gone);
+}
+
+TEST(PlanReport, ShowsWhatADocumentDoesNotSayAsMissing) {
+  // Whatever comes, reports have no expectation that they throw for.
+  const std::vector<nlohmann::json> documents{
+      nullptr,
+      7,
+      nlohmann::json::array(),
+      {{"workers", 1}, {"rows", "x"}, {"pool", {{"streams", {1, nullptr}}}}},
+      {{"workers", {{{"name", 1}}}},
+       {"rows", {{{"active", "a"}, {"stream_of_group", {1, {2, 3}}}}}}},
+      {{"candidates", {1, {{"name", "n"}}}}, {"violations", {{}}}, {"epoch", 1}, {"made_at", -1}}};
+  for (const auto& document : documents) {
+    EXPECT_NE(text::plan_table(document), "");
+    EXPECT_NE(text::plan_explanation(document), "");
+    EXPECT_EQ(text::plan_difference(document, document), "No difference.\n");
+  }
+  EXPECT_THAT(text::plan_table({{"workers", {{{"name", "vision"}}}}}), HasSubstr("0  vision  -"));
 }
 
 }  // namespace

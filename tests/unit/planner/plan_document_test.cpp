@@ -82,8 +82,8 @@ TEST_F(PlanDocumentTest, ErrorsNameThePlaceAndWhatBelongsThere) {
 
 TEST_F(PlanDocumentTest, AnyValueAnywhereIsReadOrRefused) {
   const json flat = document_.flatten();
-  const std::array<json, 8> values{nullptr, true, -1, 1e300, 4294967296, "x", json::array(),
-                                   json::object()};
+  const std::array<json, 8> values{nullptr,       true,          -1, 1e300, 4294967296, "x",
+                                   json::array(), json::object()};
   for (const auto& [pointer, old] : flat.items())
     for (const json& value : values) {
       json changed = document_;
