@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -93,6 +94,20 @@ TEST_F(ServiceTest, AWorkersLeaseAndMemoryAreGivenBackWhenItsConnectionCloses) {
   EXPECT_TRUE(serve_until([&] { return device_->memory_objects() == objects; }));
   EXPECT_EQ(service_->status().workers, 0U);
   for (const auto& stream : service_->streams()) EXPECT_EQ(stream.draining, 0U);
+}
+
+TEST_F(ServiceTest, PlansAreForAdministrators) {
+  Peer stranger;
+  stranger.uid = ::geteuid() + 1;
+  const auto refused = service_->choose_plan(stranger, {.action = PlanChoice::unpin});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::access_denied);
+  EXPECT_EQ(service_->apply_plan(stranger, 10, -1).error().code, Errc::access_denied);
+  Peer self;
+  self.uid = ::geteuid();
+  EXPECT_TRUE(service_->choose_plan(self, {.action = PlanChoice::unpin}));
+  EXPECT_EQ(service_->apply_plan(self, UINT64_MAX, -1).error().code, Errc::invalid_argument);
+  EXPECT_EQ(service_->apply_plan(self, 10, -1).error().code, Errc::malformed);
 }
 
 TEST_F(ServiceTest, AFailureOfTheGpuEndsTheServer) {
