@@ -76,12 +76,12 @@ Result<PlanHistory::File> PlanHistory::open_file(std::filesystem::path path) {
 }
 
 Result<PlanHistory> PlanHistory::open(const std::filesystem::path& directory,
-                                      const std::string& name, std::size_t most_bytes) {
+                                      const std::string& name, std::size_t file_limit) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error) return fail_errno(error.value(), "make " + directory.string());
   PlanHistory history;
-  history.most_bytes_ = most_bytes;
+  history.file_limit_ = file_limit;
   std::array<File, 2> files;
   std::array<std::string, 2> texts;
   std::array<std::optional<std::uint64_t>, 2> generations;
@@ -189,7 +189,7 @@ void PlanHistory::forget_old() {
 Result<void> PlanHistory::append(const json& line) {
   if (!files_) return {};
   const std::string text = text_of(line);
-  if (bytes_ + text.size() > most_bytes_) return rewrite();
+  if (bytes_ + text.size() > file_limit_) return rewrite();
   if (auto written = write_at((*files_)[in_use_].fd.get(), bytes_, text); !written)
     return fail(written.error(), (*files_)[in_use_].path.string());
   bytes_ += text.size();

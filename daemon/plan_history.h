@@ -37,7 +37,7 @@ class PlanHistory {
   /// not written whole is dropped and said. Errc::malformed, with file and line, for any other that
   /// cannot be read; the system's errors.
   static Result<PlanHistory> open(const std::filesystem::path& directory, const std::string& name,
-                                  std::size_t most_bytes = PlanHistory::most_bytes);
+                                  std::size_t file_limit = most_bytes);
 
   [[nodiscard]] const std::deque<PastPlan>& plans() const { return plans_; }
   /// nullptr: not known, or too long ago.
@@ -70,7 +70,7 @@ class PlanHistory {
   std::optional<std::array<File, 2>> files_;
   std::size_t in_use_ = 0;
   std::size_t bytes_ = 0;  // of the file in use
-  std::size_t most_bytes_ = most_bytes;
+  std::size_t file_limit_ = most_bytes;
   std::uint64_t generation_ = 0;
 };
 

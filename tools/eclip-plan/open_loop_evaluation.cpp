@@ -61,6 +61,7 @@ Result<std::vector<Worker>> read_workers(const std::vector<std::string>& names,
 Result<void> set_rates(std::vector<Worker>& workers, const model::GpuDescription& gpu,
                        double load) {
   std::vector<planner::LoopWorker> loop;
+  loop.reserve(workers.size());
   for (const Worker& worker : workers)
     loop.push_back({.kernels = worker.kernels,
                     .streams = {CuMask::full(gpu.geometry.cu_count())},

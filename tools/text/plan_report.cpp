@@ -60,7 +60,7 @@ std::string runs_of(const json& streams, const json& unmasked) {
   for (std::size_t first = 0; first < size_of(streams);) {
     std::size_t end = first;
     while (end < streams.size() && streams[end] == streams[first]) ++end;
-    const std::string name = stream_name(streams[first], unmasked);
+    std::string name = stream_name(streams[first], unmasked);
     if (first == 0 && end == streams.size()) return name;
     text += fmt::format("{}{} x{}", first == 0 ? "" : ", ", name, end - first);
     first = end;

@@ -16,8 +16,8 @@ using ::testing::HasSubstr;
 
 class PlanHistoryTest : public ::testing::Test {
  protected:
-  [[nodiscard]] Result<PlanHistory> open(std::size_t most_bytes = PlanHistory::most_bytes) const {
-    return PlanHistory::open(directory_.path(), "plans", most_bytes);
+  [[nodiscard]] Result<PlanHistory> open(std::size_t limit = PlanHistory::most_bytes) const {
+    return PlanHistory::open(directory_.path(), "plans", limit);
   }
   [[nodiscard]] std::filesystem::path file(int number) const {
     return directory_.path() / ("plans." + std::to_string(number) + ".jsonl");
@@ -87,12 +87,11 @@ TEST_F(PlanHistoryTest, KeepsTheLastPlansAndThePinnedOne) {
 }
 
 TEST_F(PlanHistoryTest, FilesDoNotGrowWithoutLimit) {
-  constexpr std::size_t most_bytes = 8000;
-  auto history = open(most_bytes);
+  constexpr std::size_t limit = 8000;
+  auto history = open(limit);
   for (std::uint64_t epoch = 1; epoch <= 1000; ++epoch) {
     ASSERT_TRUE(history->add(plan(epoch)));
-    ASSERT_LE(std::filesystem::file_size(file(0)) + std::filesystem::file_size(file(1)),
-              most_bytes);
+    ASSERT_LE(std::filesystem::file_size(file(0)) + std::filesystem::file_size(file(1)), limit);
   }
   EXPECT_EQ(epochs(*open()), epochs(*history));
 }
