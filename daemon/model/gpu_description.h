@@ -54,7 +54,7 @@ struct GpuDescription {
     double sdma_gb_per_s = 0;       ///< by one SDMA engine
   } memory;
 
-  /// What the KFD topology reports of it; used by kfdsim only.
+  /// What the KFD topology reports of it; used by kfdsim, and `num_cp_queues` by the planner.
   struct Topology {
     std::uint32_t gfx_target_version = 0;  ///< 90006 is gfx906
     std::uint32_t device_id = 0;           ///< PCI device id

@@ -96,6 +96,13 @@ Result<void> check(const GpuDescription& gpu, std::span<const Worker> workers,
                                            std::to_string(2 * gpu.geometry.shader_engines) +
                                            ", so plan for fewer workers or give a pool");
   }
+  // Beside the pool, each worker may be in a queue of its own without a mask.
+  const std::size_t queues = (options.pool ? options.pool->size() : stream_budget) + workers.size();
+  if (const std::uint32_t slots = gpu.topology.num_cp_queues; slots != 0 && queues > slots)
+    return fail(Errc::budget_exceeded,
+                count + " and the pool need up to " + std::to_string(queues) + " queues, and " +
+                    gpu.name + " holds " + std::to_string(slots) +
+                    " at a time: plan for fewer workers, or give a smaller pool");
   for (std::size_t w = 0; w < workers.size(); ++w)
     if (auto ok = check(workers[w], "worker " + std::to_string(w) + " ('" + workers[w].name + "')");
         !ok)

@@ -88,8 +88,9 @@ Worker as_planned(const model::GpuDescription& gpu, const Worker& worker);
 /// Errc::invalid_argument: no worker; a worker without kernels that is not unknown, or with too
 /// many; a rate or bound that is not a finite number of at least 0, a weight that is not one above
 /// 0; a given pool that cannot be (check_pool). Errc::budget_exceeded: more than most_workers
-/// workers; without a given pool, more workers than halves of shader engines. Errc::unsupported:
-/// several XCCs and no given pool. The message names the worker or stream and the remedy.
+/// workers; more streams and workers than the GPU has queue slots; without a given pool, more
+/// workers than halves of shader engines. Errc::unsupported: several XCCs and no given pool. The
+/// message names the worker or stream and the remedy.
 Result<Plan> make_plan(const model::GpuDescription& gpu, std::span<const Worker> workers,
                        const PlannerOptions& options);
 

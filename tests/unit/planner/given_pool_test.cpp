@@ -139,6 +139,20 @@ TEST(GivenPool, EveryMaskReachesEveryXcc) {
   EXPECT_EQ(free.error().code, Errc::unsupported);
 }
 
+TEST(GivenPool, PoolAndQueuesWithoutAMaskFitIntoTheHardwaresSlots) {
+  auto gpu = small_gpu();
+  gpu.topology.num_cp_queues = 4;
+  std::vector<Worker> workers(2, worker_of("a", 1, filling_kernel(16, 100)));
+  PlannerOptions options;
+  options.pool = {cus(0, 2), cus(2, 2)};
+  EXPECT_TRUE(make_plan(gpu, workers, options));
+  workers.push_back(workers.front());
+  const auto plan = make_plan(gpu, workers, options);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().code, Errc::budget_exceeded);
+  EXPECT_THAT(plan.error().message(), HasSubstr("need up to 5 queues, and test holds 4"));
+}
+
 TEST(UnknownWorkers, AloneHaveTheTreeAndLeavesOfEqualSize) {
   for (std::size_t count = 1; count <= 4; ++count) {
     const std::vector<Worker> workers(count, unknown_worker());
