@@ -196,7 +196,9 @@ TEST_F(KfdsimQueue, MixChainWithoutBarriersGivesAnotherValue) {
 }
 
 TEST_F(KfdsimQueue, QueuesOnDisjointCusRunAtTheSameTime) {
-  const auto kernel = kernel_of(2000, 2000);
+  // Long, so that on a loaded machine too the second starts before the first ends.
+  constexpr double kernel_us = 50'000;
+  const auto kernel = kernel_of(kernel_us, kernel_us);
   const LoadedKernels loaded({&kernel, 1});
   const GpuSignal left_done;
   const GpuSignal right_done;
