@@ -10,6 +10,7 @@
 
 #include <toml++/toml.h>
 
+#include "daemon/profile_library.h"
 #include "daemon/topology.h"
 #include "ipc/board.h"
 
@@ -208,6 +209,9 @@ Result<void> read_planned_workers(const toml::table& root, const std::string& so
     table.read("latency_bound_ms", 0, 1e6, worker.latency_bound_ms);
     table.read("weight", 0.01, 100, worker.weight);
     if (worker.name.empty()) table.refuse("[[planner.workers]] without a name");
+    if (!worker.profile.empty() && !is_profile_name(worker.profile))
+      table.refuse("planner.workers.profile = \"" + worker.profile +
+                   "\" is no name of a profile: letters, digits, '.', '_', '+', '-'");
     for (const PlannedWorker& other : config.planner.workers)
       if (other.name == worker.name)
         table.refuse("a second [[planner.workers]] of '" + worker.name + "'; keep one");

@@ -28,11 +28,11 @@ struct UidLimits {
   LeasePriority max_priority = LeasePriority::high;
 };
 
-/// What the plan shall know of workers of a name; overrides what they say themselves.
+/// What the plan shall know of workers of a name, in place of what they say when they connect.
 struct PlannedWorker {
-  std::string name;     ///< of the worker
-  std::string profile;  ///< empty: what the worker says
-  double requests_per_s = 0;
+  std::string name;             ///< of the worker
+  std::string profile;          ///< empty: what the worker says
+  double requests_per_s = 0;    ///< 0: what the worker says; a rate reported later counts
   double latency_bound_ms = 0;  ///< 0: none
   double weight = 1;
 };

@@ -350,11 +350,10 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
       return std::nullopt;
     }
     case MessageType::get_plan: {
-      auto document = service_.plan_document(payload_of<Handle>(message).value);
-      if (!document) return tl::unexpected(document.error());
-      const int fd = document->fd.get();
-      return reply(make_message(MessageType::plan_document, sequence, Handle{document->bytes}),
-                   {fd}, std::move(document->fd));
+      const auto plan = service_.plan(payload_of<Handle>(message).value);
+      if (!plan) return tl::unexpected(plan.error());
+      answer_list(connection, sequence, MessageType::plan_part, *plan);
+      return std::nullopt;
     }
     case MessageType::list_plans: {
       const auto plans = service_.plans();

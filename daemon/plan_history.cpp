@@ -56,6 +56,12 @@ Result<void> write_at(int fd, std::size_t offset, std::string_view text) {
   return {};
 }
 
+/// Whether the file has what the writing of a new one ends with.
+bool was_rewritten_whole(const std::string& text) {
+  const std::size_t pin = text.find("\n{\"pin\":");
+  return pin != std::string::npos && text.find('\n', pin + 1) != std::string::npos;
+}
+
 /// The generation of a file with a whole first line; nullopt: none.
 std::optional<std::uint64_t> generation_of(const std::string& text) {
   const std::size_t end = text.find('\n');
@@ -98,9 +104,12 @@ Result<PlanHistory> PlanHistory::open(const std::filesystem::path& directory,
                                        ":1: it does not begin as a history of "
                                        "plans; move it away");
   }
-  // With two, eclipd ended while it wrote the newer one: the older one is whole.
+  // With two, eclipd ended while it wrote the newer one, or before the disk knew that the older one
+  // is empty: the newer one counts if it is whole.
+  const std::size_t newer =
+      generations[1] && (!generations[0] || *generations[1] > *generations[0]) ? 1 : 0;
   history.in_use_ =
-      generations[1] && (!generations[0] || *generations[1] < *generations[0]) ? 1 : 0;
+      generations[1 - newer] && !was_rewritten_whole(texts[newer]) ? 1 - newer : newer;
   history.generation_ = generations[history.in_use_].value_or(0);
   if (generations[history.in_use_])
     if (auto read = history.read(files[history.in_use_], texts[history.in_use_]); !read)
@@ -146,7 +155,7 @@ Result<void> PlanHistory::apply(const json& line) {
   const auto document = plan->find("document");
   if (epoch == plan->end() || !epoch->is_number_unsigned() || made_at == plan->end() ||
       !made_at->is_number_integer() || reason == plan->end() || !reason->is_string() ||
-      document == plan->end())
+      document == plan->end() || !document->is_object())
     return malformed();
   const auto number = epoch->get<std::uint64_t>();
   if (number + 1 < next_epoch_) return malformed();
@@ -189,7 +198,7 @@ void PlanHistory::forget_old() {
 Result<void> PlanHistory::append(const json& line) {
   if (!files_) return {};
   const std::string text = text_of(line);
-  if (bytes_ + text.size() > file_limit_) return rewrite();
+  if (bytes_ + text.size() > std::max(file_limit_, 2 * rewritten_bytes_)) return rewrite();
   if (auto written = write_at((*files_)[in_use_].fd.get(), bytes_, text); !written)
     return fail(written.error(), (*files_)[in_use_].path.string());
   bytes_ += text.size();
@@ -214,6 +223,7 @@ Result<void> PlanHistory::rewrite() {
   ++generation_;
   in_use_ = other;
   bytes_ = text.size();
+  rewritten_bytes_ = bytes_;
   return {};
 }
 

@@ -69,7 +69,8 @@ class PlanHistory {
   std::uint64_t next_epoch_ = 1;
   std::optional<std::array<File, 2>> files_;
   std::size_t in_use_ = 0;
-  std::size_t bytes_ = 0;  // of the file in use
+  std::size_t bytes_ = 0;            // of the file in use
+  std::size_t rewritten_bytes_ = 0;  // when it had been written anew
   std::size_t file_limit_ = most_bytes;
   std::uint64_t generation_ = 0;
 };

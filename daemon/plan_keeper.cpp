@@ -23,6 +23,13 @@ constexpr double most_factor = 10;
 /// Rates below are all the same to a plan: the worker is hardly ever active.
 constexpr double least_rate = 0.1;
 
+/// Levels of a plan's document, with room to spare.
+constexpr int deepest = 16;
+/// Plans that are ordered at once, and how many more each second: workers may come and go as often
+/// as they like.
+constexpr double most_orders = 16;
+constexpr double orders_per_s = 1;
+
 /// Keys of a document that are eclipd's own.
 constexpr std::array own_keys{"epoch", "made_at", "reason", "pinned", "in_force"};
 
@@ -67,8 +74,9 @@ Result<model::GpuDescription> describe_for_plans(const Config& config, const Gpu
   }
   std::vector<fs::path> files;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error))
-    if (entry.path().extension() == ".toml") files.push_back(entry.path());
+  fs::directory_iterator entry(folder, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (entry->path().extension() == ".toml") files.push_back(entry->path());
   std::sort(files.begin(), files.end());
   for (const fs::path& file : files) {
     auto description = model::load_gpu_description(file);
@@ -98,6 +106,7 @@ PlanKeeper::PlanKeeper(const Config& config, model::GpuDescription gpu, std::vec
       cu_count_(gpu.geometry.cu_count()),
       plan_epoch_(plan_epoch),
       history_(std::move(history)),
+      orders_left_(most_orders),
       thread_(settings_of(config, std::move(gpu), pool_), [this, &mailbox](const PlanOrder& order,
                                                                            Result<json> document) {
         mailbox.post([this, order, document = std::move(document)] { planned(order, document); });
@@ -137,14 +146,8 @@ void PlanKeeper::add(Client client) {
                    planner::most_workers);
     return order(who + " joined");
   }
-  const auto ids = parts_by_name(in_force_->plan);
-  const auto part = std::find(ids.begin(), ids.end(), id);
-  if (part == ids.end()) {
-    spdlog::info("{} has no part in the pinned plan {}", who, in_force_->epoch);
-    return;
-  }
-  added.part = static_cast<std::size_t>(part - ids.begin());
-  write_table(added);
+  take_free_part(added);
+  if (!added.part) spdlog::info("{} has no part in the pinned plan {}", who, in_force_->epoch);
 }
 
 void PlanKeeper::remove(WorkerId id) {
@@ -153,6 +156,26 @@ void PlanKeeper::remove(WorkerId id) {
   const std::string who = label(id, found->second.client.name);
   clients_.erase(found);
   if (!is_pinned() && !clients_.empty()) order(who + " left");
+  if (!is_pinned()) return;
+  for (auto& [other, waiting] : clients_)
+    if (!waiting.part) take_free_part(waiting);
+}
+
+void PlanKeeper::take_free_part(Known& known) const {
+  const auto& workers = in_force_->plan.workers;
+  for (std::size_t part = 0; part < workers.size(); ++part) {
+    const bool is_taken = std::any_of(clients_.begin(), clients_.end(), [part](const auto& client) {
+      return client.second.part == part;
+    });
+    if (is_taken || !fits(known, workers[part])) continue;
+    known.part = part;
+    return write_table(known);
+  }
+}
+
+bool PlanKeeper::fits(const Known& known, const planner::StoredPlan::PlannedWorker& worker) {
+  return worker.profile == known.client.profile &&
+         (worker.name == known.client.name || worker.name == worker.profile);
 }
 
 void PlanKeeper::look_at_loads() {
@@ -161,13 +184,17 @@ void PlanKeeper::look_at_loads() {
   const auto has_changed = [change](double from, double to) {
     return to > from * change || to < from / change;
   };
-  std::string reason;
+  std::string reason = delayed_.value_or("");
+  std::size_t planned = 0;
   for (auto& [id, known] : clients_) {
+    if (planned++ == planner::most_workers) break;
     const WorkerRequest& said = *known.client.request;
     const std::string who = label(known.client.id, known.client.name);
     const double rate = said.requests_per_1000_s.load(std::memory_order_relaxed) / 1000.0;
+    // A rate of 0 in the plan is a closed loop: always active, not hardly ever.
     if (rate > 0 &&
-        has_changed(std::max(known.requests_per_s, least_rate), std::max(rate, least_rate))) {
+        (known.requests_per_s == 0 ||
+         has_changed(std::max(known.requests_per_s, least_rate), std::max(rate, least_rate)))) {
       reason = fmt::format("{} has {:.1f} requests/s, not {:.1f}", who, rate, known.requests_per_s);
       known.requests_per_s = rate;
     }
@@ -182,6 +209,16 @@ void PlanKeeper::look_at_loads() {
 }
 
 void PlanKeeper::order(std::string reason) {
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> since = now - orders_counted_;
+  orders_left_ = std::min(most_orders, orders_left_ + orders_per_s * since.count());
+  orders_counted_ = now;
+  if (orders_left_ < 1) {
+    delayed_ = std::move(reason);
+    return;
+  }
+  orders_left_ -= 1;
+  delayed_.reset();
   PlanOrder order{.reason = std::move(reason), .workers = {}};
   for (const auto& [id, known] : clients_) {
     if (order.workers.size() == planner::most_workers) break;
@@ -205,7 +242,7 @@ void PlanKeeper::planned(const PlanOrder& order, const Result<json>& document) {
     return;
   }
   std::vector<WorkerId> ids;
-  bool same = in_force_ && in_force_->plan == *plan;
+  bool same = in_force_ && in_force_->plan.acts_as(*plan);
   for (std::size_t part = 0; part < order.workers.size(); ++part) {
     const auto known = clients_.find(order.workers[part].id.value);
     ids.push_back(known == clients_.end() ? WorkerId{0} : order.workers[part].id);
@@ -235,6 +272,7 @@ std::uint64_t PlanKeeper::put_in_force(planner::StoredPlan plan, json document, 
 }
 
 void PlanKeeper::write_down(json document, std::string reason) {
+  ++changes_;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   for (const char* key : own_keys) document.erase(key);
   auto kept =
@@ -265,10 +303,7 @@ std::vector<WorkerId> PlanKeeper::parts_by_name(const planner::StoredPlan& plan)
   std::vector<WorkerId> ids(plan.workers.size(), WorkerId{0});
   for (const auto& [id, known] : clients_)
     for (std::size_t part = 0; part < ids.size(); ++part) {
-      const auto& worker = plan.workers[part];
-      if (ids[part] != WorkerId{0} || worker.profile != known.client.profile ||
-          (worker.name != known.client.name && worker.name != worker.profile))
-        continue;
+      if (ids[part] != WorkerId{0} || !fits(known, plan.workers[part])) continue;
       ids[part] = WorkerId{id};
       break;
     }
@@ -292,6 +327,7 @@ Result<planner::StoredPlan> PlanKeeper::read(const json& document) const {
 }
 
 void PlanKeeper::pin(std::optional<std::uint64_t> epoch) {
+  ++changes_;
   if (auto kept = history_.pin(epoch); !kept)
     spdlog::warn("what is pinned will not outlive eclipd: {}", kept.error().message());
 }
@@ -313,21 +349,36 @@ Result<json> PlanKeeper::document(std::uint64_t epoch) const {
   return document;
 }
 
+Result<const std::string*> PlanKeeper::text(std::uint64_t epoch) {
+  if (asked_.epoch == epoch && asked_.changes == changes_) return &asked_.text;
+  const auto asked = document(epoch);
+  if (!asked) return tl::unexpected(asked.error());
+  asked_ = {.text = asked->dump(1, ' ', false, json::error_handler_t::replace),
+            .epoch = epoch,
+            .changes = changes_};
+  return &asked_.text;
+}
+
 std::vector<PlanRecord> PlanKeeper::records() const {
   std::vector<PlanRecord> records;
   for (const PastPlan& past : history_.plans()) {
     PlanRecord& record = records.emplace_back();
     record.epoch = past.epoch;
     record.made_at = static_cast<std::uint64_t>(past.made_at);
-    record.value = past.document.value("value", 0.0);
+    const auto value = past.document.find("value");
+    if (value != past.document.end() && value->is_number()) record.value = value->get<double>();
     record.in_force = in_force_ && in_force_->epoch == past.epoch ? 1 : 0;
     record.pinned = history_.pinned() == past.epoch ? 1 : 0;
     record.reason.assign(past.reason);
     std::string names;
-    for (const json& worker : past.document.value("workers", json::array())) {
-      names += (names.empty() ? "" : ", ") + worker.value("name", "");
-      ++record.workers;
-    }
+    const auto workers = past.document.find("workers");
+    if (workers != past.document.end() && workers->is_array())
+      for (const json& worker : *workers) {
+        const auto name = worker.is_object() ? worker.find("name") : worker.end();
+        if (name != worker.end() && name->is_string())
+          names += (names.empty() ? "" : ", ") + name->get<std::string>();
+        ++record.workers;
+      }
     record.names.assign(names);
   }
   return records;
@@ -336,8 +387,10 @@ std::vector<PlanRecord> PlanKeeper::records() const {
 Result<std::uint64_t> PlanKeeper::apply(std::string_view text, const std::string& who) {
   json document;
   try {
-    document = json::parse(text);
-  } catch (const json::parse_error& error) {
+    // What is nested deeper than anything in a plan is left out.
+    document = json::parse(
+        text, [](int depth, json::parse_event_t, const json&) { return depth <= deepest; });
+  } catch (const json::exception& error) {  // also numbers that are too large
     return fail(Errc::malformed, "the plan is no JSON: " + std::string(error.what()));
   }
   auto plan = read(document);

@@ -55,6 +55,8 @@ class PlanKeeper {
   /// The plan of an epoch, or the one in force (0), as its document with what eclipd knows of it.
   /// Errc::not_found.
   [[nodiscard]] Result<nlohmann::json> document(std::uint64_t epoch) const;
+  /// The same as JSON text, which stays until the next call.
+  [[nodiscard]] Result<const std::string*> text(std::uint64_t epoch);
   [[nodiscard]] std::vector<PlanRecord> records() const;
   /// Puts a plan in force and pins it; the new epoch. `who`, for the reason. Errc::malformed,
   /// Errc::invalid_argument: a plan for another pool.
@@ -85,6 +87,10 @@ class PlanKeeper {
   void write_down(nlohmann::json document, std::string reason);
   /// Parts of a plan by name and profile, first come, first served; WorkerId{0}: nobody's.
   [[nodiscard]] std::vector<WorkerId> parts_by_name(const planner::StoredPlan& plan) const;
+  [[nodiscard]] static bool fits(const Known& known,
+                                 const planner::StoredPlan::PlannedWorker& worker);
+  /// Gives a worker the first part of the plan in force that is nobody's and fits, if there is one.
+  void take_free_part(Known& known) const;
   void write_table(const Known& known) const;
   Result<planner::StoredPlan> read(const nlohmann::json& document) const;
   [[nodiscard]] bool is_pinned() const { return history_.pinned().has_value(); }
@@ -97,7 +103,17 @@ class PlanKeeper {
   PlanHistory history_;
   std::map<std::uint64_t, Known> clients_;  // by WorkerId
   std::optional<InForce> in_force_;
-  PlanningThread thread_;  // last: it posts what uses the rest
+  /// What text() last gave, and of which state: of epochs and pins, and of the history's last plan.
+  struct {
+    std::string text;
+    std::uint64_t epoch = 0;
+    std::uint64_t changes = 0;
+  } asked_;
+  std::uint64_t changes_ = 1;  // of the history
+  double orders_left_;
+  std::chrono::steady_clock::time_point orders_counted_ = std::chrono::steady_clock::now();
+  std::optional<std::string> delayed_;  // reason of an order that had to wait
+  PlanningThread thread_;               // last: it posts what uses the rest
 };
 
 }  // namespace eclip::daemon

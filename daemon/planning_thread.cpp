@@ -14,6 +14,9 @@ namespace {
 /// Host time for the first plan of an order.
 constexpr std::chrono::milliseconds first_limit{15};
 
+/// Profiles whose absence is said; clients choose the names.
+constexpr std::size_t most_complaints = 64;
+
 /// Makes all kernels take `factor` times as long.
 void scale(planner::Worker& worker, double factor) {
   if (factor == 1) return;
@@ -60,11 +63,15 @@ void PlanningThread::run() {
       if (ending_) return;
       order = std::move(*std::exchange(next_, std::nullopt));
     }
-    const auto workers = workers_of(order);
-    done_(order, plan(order, workers, false));
-    if (!settings_.simulate || is_overtaken()) continue;
-    auto judged = plan(order, workers, true);
-    if (!is_overtaken()) done_(order, std::move(judged));
+    try {
+      const auto workers = workers_of(order);
+      done_(order, plan(order, workers, false));
+      if (!settings_.simulate || is_overtaken()) continue;
+      auto judged = plan(order, workers, true);
+      if (!is_overtaken()) done_(order, std::move(judged));
+    } catch (const std::exception& exception) {  // no memory; all other failures are Results
+      done_(order, fail(Errc::device_failed, std::string("planning ended: ") + exception.what()));
+    }
   }
 }
 
@@ -77,7 +84,7 @@ std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) 
       if (profiled) {
         worker = std::move(*profiled);
         scale(worker, each.time_factor);
-      } else if (complained_.insert(each.profile).second) {
+      } else if (complained_.size() < most_complaints && complained_.insert(each.profile).second) {
         spdlog::warn("workers of profile '{}' are planned as unknown ones: {}", each.profile,
                      profiled.error().message());
       }
@@ -113,7 +120,7 @@ Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
   auto document = planner::plan_document(*made, workers, settings_.gpu, settings_.objective);
   for (std::size_t w = 0; w < workers.size(); ++w) {
     nlohmann::json& worker = document["workers"][w];
-    worker["profile"] = workers[w].unknown ? "" : order.workers[w].profile;
+    worker["profile"] = order.workers[w].profile;
     worker["time_factor"] = order.workers[w].time_factor;
   }
   if (!simulate) {

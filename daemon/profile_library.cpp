@@ -26,11 +26,12 @@ fs::path ProfileLibrary::file_of(const std::string& name) const {
     for (const std::string& candidate : {name + ".json", name + "." + gpu_ + ".json"})
       if (fs::is_regular_file(directory / candidate, error)) return directory / candidate;
     fs::path first;
-    for (const auto& entry : fs::directory_iterator(directory, error)) {
-      const std::string file = entry.path().filename().string();
+    fs::directory_iterator entry(directory, error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      const std::string file = entry->path().filename().string();
       if (file.starts_with(name + ".") && file.ends_with(suffix) &&
-          (first.empty() || entry.path() < first))
-        first = entry.path();
+          (first.empty() || entry->path() < first))
+        first = entry->path();
     }
     if (!first.empty()) return first;
   }

@@ -95,12 +95,7 @@ class Service {
   [[nodiscard]] Result<std::vector<DenialRecord>> denials() const;
 
   // Plans; Errc::unsupported when eclipd does not plan, and the keeper's errors.
-  /// A memfd with the document of get_plan, and how many bytes it has.
-  struct PlanDocument {
-    UniqueFd fd;
-    std::uint64_t bytes = 0;
-  };
-  [[nodiscard]] Result<PlanDocument> plan_document(std::uint64_t epoch) const;
+  [[nodiscard]] Result<std::vector<PlanPart>> plan(std::uint64_t epoch);
   [[nodiscard]] Result<std::vector<PlanRecord>> plans() const;
   /// Errc::access_denied unless the peer is root or of eclipd's own uid. The epoch.
   Result<std::uint64_t> apply_plan(const Peer& peer, std::uint64_t bytes, int fd);

@@ -2,8 +2,10 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "daemon/service.h"
@@ -38,14 +40,17 @@ void Service::start_planning(PlanHistory history) {
                                         board().plan_epoch, std::move(history), mailbox_);
 }
 
-Result<Service::PlanDocument> Service::plan_document(std::uint64_t epoch) const {
+Result<std::vector<PlanPart>> Service::plan(std::uint64_t epoch) {
   if (!plans_) return tl::unexpected(plans_.error());
-  const auto document = (*plans_)->document(epoch);
-  if (!document) return tl::unexpected(document.error());
-  const std::string text = document->dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
-  auto memfd = sealed_memfd_of("eclip-plan", std::as_bytes(std::span(text)));
-  if (!memfd) return tl::unexpected(memfd.error());
-  return PlanDocument{.fd = std::move(*memfd), .bytes = text.size()};
+  const auto text = (*plans_)->text(epoch);
+  if (!text) return tl::unexpected(text.error());
+  std::vector<PlanPart> parts;
+  for (std::string_view rest = **text; !rest.empty(); rest.remove_prefix(parts.back().bytes)) {
+    PlanPart& part = parts.emplace_back();
+    part.bytes = static_cast<std::uint32_t>(std::min(rest.size(), part.text.size()));
+    std::copy_n(rest.begin(), part.bytes, part.text.begin());
+  }
+  return parts;
 }
 
 Result<std::vector<PlanRecord>> Service::plans() const {

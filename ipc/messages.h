@@ -53,7 +53,7 @@ enum class MessageType : std::uint16_t {
   kfd_process_record = 112,
   budget = 113,
   denial_record = 114,
-  plan_document = 115,
+  plan_part = 115,
   plan_record = 116,
 };
 
@@ -328,9 +328,13 @@ struct DenialRecord {
   Text<32> command;
 };
 
-/// get_plan: a Handle, the epoch of a plan of the history, or 0 for the one in force. Reply:
-/// plan_document, a Handle (bytes) with a sealed memfd that holds it as JSON (eclip.plan/1).
-/// Errc::not_found, Errc::unsupported (eclipd does not plan).
+/// get_plan: a Handle, the epoch of a plan of the history, or 0 for the one in force. Reply: its
+/// JSON (eclip.plan/1) in parts, then `end`. Errc::not_found, Errc::unsupported (eclipd does not
+/// plan).
+struct PlanPart {
+  std::uint32_t bytes;  ///< of `text`
+  std::array<char, 232> text;
+};
 /// apply_plan: a Handle (bytes) with a memfd that holds such a document; it is pinned. Reply: ok
 /// with its epoch. Errc::access_denied unless the sender is root or of eclipd's uid,
 /// Errc::malformed, Errc::invalid_argument.

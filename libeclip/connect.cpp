@@ -55,6 +55,8 @@ int connect(const eclip_connect_options* given, eclip_context** context) {
                                                           : program_invocation_short_name);
   const char* profile = options.profile != nullptr ? options.profile : std::getenv("ECLIP_PROFILE");
   if (profile != nullptr) hello.profile.assign(profile);
+  if (profile != nullptr && hello.profile.str() != profile)
+    return report(EINVAL, "the profile's name '" + std::string(profile) + "' is too long");
   hello.requests_per_s = options.requests_per_s;
   if (auto introduced = made->introduce(hello); !introduced) {
     if (introduced.error().code == Errc::gone)

@@ -49,13 +49,16 @@ class ClosedLoop final : public model::Host {
     return {};
   }
 
-  LoopOutcome run() {
+  Result<LoopOutcome> run() {
     for (Runner& runner : runners_)
       if (!options_.serial || &runner == runners_.data()) runner.next_request = DeviceTime{};
     double warm_joules = 0;
     DeviceTime warm_at{};
     bool warm = false;
-    while (!all_have(options_.warm_up + options_.requests)) {
+    constexpr std::uint32_t steps_between_questions = 1024;
+    for (std::uint32_t steps = 0; !all_have(options_.warm_up + options_.requests); ++steps) {
+      if (options_.stop && steps % steps_between_questions == 0 && options_.stop())
+        return fail(Errc::timed_out, "the simulation was stopped");
       step();
       if (!warm && all_have(options_.warm_up)) {
         warm = true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "daemon/model/device.h"
@@ -22,6 +23,7 @@ struct LoopOptions {
   std::uint32_t warm_up = 2;          ///< requests of each worker that are not counted
   double request_overhead_us = 25.5;  ///< host time from a completion to the next request (fitted)
   bool serial = false;                ///< one request at a time, over all workers in turn
+  std::function<bool()> stop{};       ///< asked now and then; true ends the simulation
 };
 
 struct LoopOutcome {
@@ -36,7 +38,7 @@ std::vector<std::shared_ptr<const model::Kernel>> kernels_of(const model::Profil
 
 /// Switches between streams are made as real workers make them: the last kernel on the old stream
 /// has a completion signal, and a barrier-AND packet that waits for it goes first on the new one.
-/// Errc::invalid_argument when a mask does not fit the GPU.
+/// Errc::invalid_argument when a mask does not fit the GPU; Errc::timed_out when it was stopped.
 Result<LoopOutcome> run_closed_loop(const model::GpuDescription& gpu,
                                     const std::vector<LoopWorker>& workers,
                                     const LoopOptions& options);

@@ -1,5 +1,7 @@
 #include "daemon/planner/plan_document.h"
 
+#include <cmath>
+
 namespace eclip::planner {
 namespace {
 
@@ -148,6 +150,7 @@ json plan_document(const Plan& plan, std::span<const Worker> workers,
   for (std::size_t w = 0; w < workers.size(); ++w)
     root["workers"].push_back({{"name", workers[w].name},
                                {"profile", workers[w].unknown ? "" : workers[w].name},
+                               {"unknown", workers[w].unknown},
                                {"requests_per_s", workers[w].requests_per_s},
                                {"weight", workers[w].weight},
                                {"latency_bound_us", workers[w].latency_bound_us},
@@ -212,7 +215,8 @@ Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
   }
   const auto value = root.member("value");
   if (!value) return tl::unexpected(value.error());
-  if (!value->value.is_number()) return value->refuse("a number");
+  if (!value->value.is_number() || !std::isfinite(value->value.get<double>()))
+    return value->refuse("a number");
   plan.value = value->value.get<double>();
   return plan;
 }

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <tuple>
@@ -453,7 +454,7 @@ class Planning {
       sum += probability(active) * values[active - 1];
       weights += probability(active);
     }
-    return sum / weights;
+    return weights > 0 ? sum / weights : std::numeric_limits<double>::infinity();
   }
   [[nodiscard]] double expected(const std::vector<Row>& rows) const {
     std::vector<double> values;
@@ -552,16 +553,21 @@ class Planning {
     return rows;
   }
 
-  void simulate(const RowSearch& search, Row& row) const {
+  /// False, and the row has not changed, when there was no time.
+  bool simulate(const RowSearch& search, Row& row) const {
     const auto loop = loop_workers(workers_, groups_, masks_, row);
-    const auto outcome = run_closed_loop(gpu_, loop, options_.simulation);
+    LoopOptions how = options_.simulation;
+    how.stop = options_.search.out_of_time;
+    const auto outcome = run_closed_loop(gpu_, loop, how);
     // Masks of a pool are of the GPU's size and not empty; nothing else is refused.
-    assert(outcome);
+    assert(outcome || outcome.error().code == Errc::timed_out);
+    if (!outcome) return false;
     row.simulated_us.assign(workers_.size(), 0);
     std::size_t at = 0;
     for (std::size_t w = 0; w < workers_.size(); ++w)
       if (!row.streams[w].empty()) row.simulated_us[w] = outcome->mean_us[at++];
     row.simulated_value = search.value_of(row.simulated_us, row.prediction.joules);
+    return true;
   }
 
   /// For the likely sets and all workers: the best in the device model of the policies, the best
@@ -572,6 +578,7 @@ class Planning {
     if (std::find(sets.begin(), sets.end(), all()) == sets.end()) sets.push_back(all());
     std::vector<Row> rows(all());
     for (const WorkerSet active : sets) {
+      if (options_.search.out_of_time && options_.search.out_of_time()) break;
       std::vector<Row> candidates = starts_of(search, pool, active);
       candidates.push_back(search.move_workers(candidates, pool.streams));
       candidates.push_back(search.search(candidates, pool.streams));
@@ -581,7 +588,7 @@ class Planning {
         if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i),
                         same))
           continue;
-        simulate(search, candidates[i]);
+        if (!simulate(search, candidates[i])) break;
         if (best.value == 0 || candidates[i].simulated_value < best.simulated_value)
           best = candidates[i];
       }

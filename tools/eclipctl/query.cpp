@@ -1,5 +1,6 @@
 #include "tools/eclipctl/query.h"
 
+#include <algorithm>
 #include <span>
 
 #include "ipc/region.h"
@@ -9,9 +10,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds timeout{2000};
-
-/// A request without a payload.
-struct Nothing {};
 
 tl::unexpected<Error> unexpected_reply(const Message& message) {
   return fail(Errc::malformed, "eclipd answered with message type " +
@@ -50,11 +48,12 @@ Result<BudgetReply> DaemonConnection::budget() {
   return ask<BudgetReply>(MessageType::get_budget, MessageType::budget);
 }
 
-template <class Record>
-Result<std::vector<Record>> DaemonConnection::list(MessageType request, MessageType record) {
+template <class Record, class Request>
+Result<std::vector<Record>> DaemonConnection::list(MessageType request, MessageType record,
+                                                   const Request& payload) {
   const auto deadline = Clock::now() + timeout;
   std::vector<Record> records;
-  auto reply = exchange(socket_.get(), make_message(request, ++sequence_, Nothing{}), {}, timeout);
+  auto reply = exchange(socket_.get(), make_message(request, ++sequence_, payload), {}, timeout);
   while (reply && reply->message.header.type != MessageType::end) {
     if (reply->message.header.type == MessageType::error)
       return tl::unexpected(error_of(reply->message));
@@ -92,16 +91,11 @@ Result<std::vector<PlanRecord>> DaemonConnection::plans() {
 }
 
 Result<nlohmann::json> DaemonConnection::plan(std::uint64_t epoch) {
-  const auto reply = exchange(
-      socket_.get(), make_message(MessageType::get_plan, ++sequence_, Handle{epoch}), {}, timeout);
-  if (!reply) return tl::unexpected(reply.error());
-  if (reply->message.header.type != MessageType::plan_document || reply->fds.size() != 1)
-    return unexpected_reply(reply->message);
-  std::string text(payload_of<Handle>(reply->message).value, '\0');
-  if (auto read =
-          read_memfd(reply->fds[0].get(), std::as_writable_bytes(std::span(text)), "eclipd's plan");
-      !read)
-    return tl::unexpected(read.error());
+  const auto parts = list<PlanPart>(MessageType::get_plan, MessageType::plan_part, Handle{epoch});
+  if (!parts) return tl::unexpected(parts.error());
+  std::string text;
+  for (const PlanPart& part : *parts)
+    text.append(part.text.data(), std::min<std::size_t>(part.bytes, part.text.size()));
   auto document = nlohmann::json::parse(text, nullptr, false);
   if (document.is_discarded()) return fail(Errc::malformed, "eclipd's plan is no JSON");
   return document;

@@ -14,6 +14,9 @@
 
 namespace eclip::ctl {
 
+/// A request without a payload.
+struct Nothing {};
+
 class DaemonConnection {
  public:
   /// Errc::gone when eclipd is not running.
@@ -47,8 +50,9 @@ class DaemonConnection {
   template <class Answer>
   Result<Answer> ask(MessageType request, MessageType answer);
   /// The payloads of all records up to the end of the list.
-  template <class Record>
-  Result<std::vector<Record>> list(MessageType request, MessageType record);
+  template <class Record, class Request = Nothing>
+  Result<std::vector<Record>> list(MessageType request, MessageType record,
+                                   const Request& payload = {});
 
   UniqueFd socket_;
   std::uint32_t sequence_ = 0;

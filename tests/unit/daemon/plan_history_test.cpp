@@ -117,6 +117,17 @@ TEST_F(PlanHistoryTest, AnEndWhileTheNewFileIsWrittenLosesNothing) {
   EXPECT_THAT(epochs(*history), ElementsAre(1));
 }
 
+TEST_F(PlanHistoryTest, OfTwoWholeFilesTheNewerOneCounts) {
+  // As when the disk has not been told that the older one is empty.
+  EXPECT_TRUE(open()->add(plan(1)));
+  const auto old = file_in_use();
+  const auto content = read_file(old).value();
+  EXPECT_TRUE(open()->add(plan(2)));
+  ASSERT_NE(file_in_use(), old);
+  std::ofstream(old) << content;
+  EXPECT_THAT(epochs(*open()), ElementsAre(1, 2));
+}
+
 TEST_F(PlanHistoryTest, WhatItCannotReadIsLeftAloneAndNamed) {
   for (const char* line : {"nonsense", "[]", R"({"pin":"2"})", R"({"plan":{"epoch":-1}})",
                            R"({"plan":{"epoch":1,"made_at":0,"reason":"r"}})", R"({})"}) {

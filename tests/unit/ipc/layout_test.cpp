@@ -86,6 +86,7 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(MemoryAllocated), 24U) << bump;
   EXPECT_EQ(sizeof(KernelRegister), 16U) << bump;
   EXPECT_EQ(sizeof(PlanChoice), 16U) << bump;
+  EXPECT_EQ(sizeof(PlanPart), 236U) << bump;
   EXPECT_EQ(sizeof(PlanRecord), 232U) << bump;
   EXPECT_EQ(sizeof(ErrorReply), 228U) << bump;
   EXPECT_EQ(sizeof(StatusReply), 224U) << bump;
