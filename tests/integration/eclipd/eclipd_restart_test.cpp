@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "ipc/board.h"
+#include "tests/fake/eventually.h"
 #include "tests/integration/eclipd/running_eclipd.h"
 
 namespace eclip::test {
@@ -125,6 +126,12 @@ std::chrono::nanoseconds cpu_time(pid_t pid) {
 TEST_F(EclipdRestart, AnIdleDaemonWithWorkersTakesLessThanAHundredthOfACore) {
   start();
   std::vector<Connection> workers(3);
+  // Planning for workers that have come is no idling: it ends with a plan that was simulated.
+  ASSERT_TRUE(eventually([&] {
+    const auto plans = control({"plan", "history"});
+    if (plans.empty() || plans.back().at("workers") != workers.size()) return false;
+    return control({"plan", "show"}).at("rows").back().at("simulated_value") > 0;
+  }));
   const auto processes = daemon_processes();
   const auto total = [&] {
     std::chrono::nanoseconds sum{0};
