@@ -318,14 +318,14 @@ TEST_F(GuardTest, APassedDescriptorDoesNotCarryTheLease) {
 TEST_F(GuardTest, AnotherNodeOfTheDeviceIsTheDevice) {
   struct stat kfd {};
   ASSERT_EQ(::stat("/dev/kfd", &kfd), 0);
-  ASSERT_EQ(::mknod("/tmp/clone", S_IFCHR | 0666, kfd.st_rdev), 0);
+  ASSERT_EQ(::mknod("/tmp/another-node-of-kfd", S_IFCHR | 0666, kfd.st_rdev), 0);
   EXPECT_EQ(in_child([] {
-              const int fd = ::open("/tmp/clone", O_RDWR);
+              const int fd = ::open("/tmp/another-node-of-kfd", O_RDWR);
               kfd_ioctl_set_cu_mask_args arguments{};
               return ::ioctl(fd, AMDKFD_IOC_SET_CU_MASK, &arguments) == 0 ? 0 : errno;
             }),
             EPERM);
-  ::unlink("/tmp/clone");
+  ::unlink("/tmp/another-node-of-kfd");
 }
 
 TEST_F(GuardTest, CheckpointRestoreIsRefusedToTheLeasedToo) {
