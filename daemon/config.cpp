@@ -10,6 +10,7 @@
 
 #include <toml++/toml.h>
 
+#include "daemon/planner/plan_document.h"
 #include "daemon/profile_library.h"
 #include "daemon/topology.h"
 #include "ipc/board.h"
@@ -173,10 +174,7 @@ void read_planner(TableReader& table, Config& config) {
   table.read("enabled", planner.enabled);
   std::string objective;
   table.read("objective", objective, {"latency", "throughput", "energy"});
-  if (!objective.empty())
-    planner.objective = objective == "latency"      ? planner::Objective::latency
-                        : objective == "throughput" ? planner::Objective::throughput
-                                                    : planner::Objective::energy;
+  planner.objective = planner::objective_of(objective).value_or(planner.objective);
   table.read("gpu", planner.gpu, {});
   table.read("profile_dirs", planner.profile_dirs);
   std::string state_dir = planner.state_dir.string();

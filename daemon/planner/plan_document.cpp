@@ -126,6 +126,12 @@ const char* name_of(Objective objective) {
   return "energy";
 }
 
+std::optional<Objective> objective_of(std::string_view name) {
+  for (const Objective each : {Objective::latency, Objective::throughput, Objective::energy})
+    if (name == name_of(each)) return each;
+  return std::nullopt;
+}
+
 json plan_document(const Plan& plan, std::span<const Worker> workers,
                    const model::GpuDescription& gpu, Objective objective) {
   json root{{"schema", schema},

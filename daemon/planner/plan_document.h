@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "daemon/planner/planner.h"
@@ -15,6 +17,8 @@ namespace eclip::planner {
 
 /// "latency", "throughput", "energy".
 const char* name_of(Objective objective);
+/// The objective of such a name; nullopt: there is none.
+std::optional<Objective> objective_of(std::string_view name);
 
 /// Everything of a plan that a reader may ask for; each worker's profile is its name.
 nlohmann::json plan_document(const Plan& plan, std::span<const Worker> workers,

@@ -247,10 +247,8 @@ int run_plan(PlanOptions options) {
         Clock::now() + std::chrono::duration<double, std::milli>(options.time_limit_ms);
     options.planner.search.out_of_time = [until] { return Clock::now() >= until; };
   }
-  using eclip::planner::Objective;
-  const auto objective = options.objective == "latency"      ? Objective::latency
-                         : options.objective == "throughput" ? Objective::throughput
-                                                             : Objective::energy;
+  const auto objective = eclip::planner::objective_of(options.objective)
+                             .value_or(eclip::planner::Objective::latency);  // checked when parsed
   options.planner.search.objective = objective;
   options.planner.judge_by_simulation = !options.analytic;
   const auto plan = eclip::planner::make_plan(*gpu, workers, options.planner);
