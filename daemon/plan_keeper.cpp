@@ -287,9 +287,11 @@ void PlanKeeper::write_down(json document, std::string reason) {
 void PlanKeeper::write_table(const Known& known) const {
   if (!known.part) return;
   const planner::StoredPlan& plan = in_force_->plan;
-  WorkerPlan table{.worker = static_cast<std::uint32_t>(*known.part),
-                   .first_kernel = plan.workers[*known.part].first_kernel,
-                   .stream = {{}}};  // nobody active
+  WorkerPlan table;
+  table.seat = static_cast<std::uint32_t>(*known.part);
+  table.workers = static_cast<std::uint32_t>(plan.rows.size());
+  table.first_kernel = plan.workers[*known.part].first_kernel;
+  table.stream.emplace_back();  // nobody active
   for (const planner::GroupStreams& row : plan.rows) {
     std::vector<std::uint8_t>& streams = table.stream.emplace_back();
     for (const std::uint32_t stream : row[*known.part])

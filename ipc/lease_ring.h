@@ -48,6 +48,9 @@ struct LeaseBarrier {
 /// One 64-byte slot.
 struct LeasePacket {
   static constexpr std::uint8_t flag_barrier = 1;  ///< AQL barrier bit
+  /// The last packet of a group: here others may have their turn on the stream. Scheduled leases
+  /// only.
+  static constexpr std::uint8_t flag_group_end = 2;
 
   LeasePacketType type;
   std::uint8_t flags;
@@ -80,6 +83,13 @@ struct LeaseRing {
 static_assert(sizeof(LeaseRing::Slot) == 64);
 static_assert(offsetof(LeaseRing, taken) == 64);
 static_assert(offsetof(LeaseRing, slots) == 128);
+
+/// Payload of a RegionKind::lease_rings region: the rings of a worker's scheduled leases
+/// (Scheduled::leases, in that order).
+struct LeaseRings {
+  static constexpr std::size_t count = 8;
+  std::array<LeaseRing, count> rings;
+};
 
 /// The worker's end. One thread at a time.
 class LeaseRingWriter {

@@ -37,6 +37,8 @@ enum class MessageType : std::uint16_t {
   list_plans = 19,
   apply_plan = 20,
   choose_plan = 21,
+  schedule = 22,
+  get_schedule = 23,
   // replies
   error = 100,
   ok = 101,  ///< payload Handle
@@ -55,12 +57,14 @@ enum class MessageType : std::uint16_t {
   denial_record = 114,
   plan_part = 115,
   plan_record = 116,
+  scheduled = 117,
+  schedule_record = 118,
 };
 
 struct MessageHeader {
   static constexpr std::uint32_t expected_magic = 0x504c4345;  // "ECLP"
   static constexpr std::uint16_t protocol_major = 2;           ///< other majors are refused
-  static constexpr std::uint16_t protocol_minor = 3;
+  static constexpr std::uint16_t protocol_minor = 4;
 
   std::uint32_t magic;
   std::uint16_t major;
@@ -146,6 +150,31 @@ struct LeaseRevoke {
   std::uint32_t grace_ms;  ///< host time; LeaseRevoke::default_grace: leases.grace_ms
   std::uint32_t reserved;
   static constexpr std::uint32_t default_grace = 0xffffffff;
+};
+
+/// schedule, once for a worker: it gets a lease on every stream of the pool, and on a queue
+/// without a CU mask, that it uses as the plan says, in turn with others that the plan sends there
+/// (docs/scheduler.md). They take no stream from anybody, and count as one in limits. Reply:
+/// scheduled, with the fds of the active set and of the LeaseRings. Errc::already_in_use when it
+/// has them, Errc::quota_exceeded.
+struct Schedule {
+  std::uint32_t latency_class;  ///< LatencyClass
+  std::uint32_t reserved;
+};
+/// The leases of a worker that is scheduled: those of the pool's streams, in the pool's order; then
+/// that of the queue without a mask, if there was one left.
+struct Scheduled {
+  static constexpr std::uint32_t no_mask = 0xfffffffe;  ///< stream of the last one
+  struct ScheduledLease {
+    std::uint64_t lease;     ///< LeaseId
+    std::uint32_t stream;    ///< StreamId, or no_mask
+    std::uint32_t cu_count;  ///< CUs of the stream
+    std::uint32_t slot;      ///< index of WorkerState::leases
+    std::uint32_t reserved;
+  };
+  std::uint32_t count;
+  std::uint32_t reserved;
+  std::array<ScheduledLease, 8> leases;
 };
 
 /// lease_release, lease_claim, memory_free: the handle; code_load: bytes and a memfd with the
@@ -262,6 +291,24 @@ struct LeaseRecord {
   std::uint64_t device_us;    ///< device time that they kept the stream busy
   std::uint64_t held_ms;      ///< or has been queued
   std::uint64_t deadline_ms;  ///< until the state ends by itself (LeaseSlot::deadline_ns); 0: never
+};
+
+/// get_schedule: a Handle, the WorkerId. What its scheduler reports (SchedulerReport, which is the
+/// worker's own word). Errc::not_found.
+struct ScheduleRecord {
+  std::uint64_t worker;
+  std::uint32_t is_scheduled;  ///< 0: it leases streams itself, and the rest is 0
+  std::uint32_t latency_class;
+  std::uint32_t has_part;  ///< 1: in the plan in force
+  std::uint32_t seat;
+  std::uint32_t is_active;
+  std::uint32_t drift_permille;  ///< observed time of its groups in permille of the predicted
+  std::uint64_t requests;
+  std::uint64_t scheduled;
+  std::array<std::uint64_t, 8> bypassed;  ///< [BypassReason]
+  std::array<std::uint64_t, 4> switches;  ///< [SwitchReason]
+  std::uint64_t barriers;
+  std::uint64_t packets;
 };
 
 /// What one KFD command has cost one process since eclipd's start, in host time. list_ioctls and

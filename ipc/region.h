@@ -20,13 +20,15 @@ enum class RegionKind : std::uint32_t {
   worker_state = 2,    ///< ipc/worker_regions.h; written by eclipd
   worker_request = 3,  ///< ipc/worker_regions.h; written by the worker
   lease_ring = 4,      ///< ipc/lease_ring.h; written by the worker
+  active_set = 5,      ///< ipc/active_set.h; written by all workers and eclipd
+  lease_rings = 6,     ///< ipc/lease_ring.h, one for each scheduled lease; written by the worker
 };
 
 /// First bytes of every region. eclipd writes it whole and then stores `state` = ready with
 /// release; readers load `state` with acquire first.
 struct RegionHeader {
   static constexpr std::array<char, 8> expected_magic{'E', 'C', 'L', 'I', 'P', 'S', 'H', 'M'};
-  static constexpr std::uint16_t layout_major = 3;  ///< readers refuse another major
+  static constexpr std::uint16_t layout_major = 4;  ///< readers refuse another major
   static constexpr std::uint16_t layout_minor = 0;  ///< raised by compatible additions
   static constexpr std::uint32_t state_ready = 1;
 

@@ -62,6 +62,57 @@ struct WorkerState {
 static_assert(offsetof(WorkerState, leases) == 64);
 static_assert(offsetof(WorkerState, signals) == 64 + max_leases_per_worker * 64);
 
+/// Why a kernel was not sent by the plan, but stayed on the stream that the worker was on.
+enum class BypassReason : std::uint8_t {
+  no_plan,          ///< eclipd has none for this worker
+  outside_request,  ///< no request was begun
+  unknown,          ///< the request is not the one that the plan knows (LaunchShapes)
+  cooperative,
+  persistent,
+  uniform,  ///< of a library that needs the same number of CUs each time
+  graph,
+  count,
+};
+/// Why a worker changed its stream.
+enum class SwitchReason : std::uint8_t {
+  active_set,  ///< other workers became active or idle
+  plan,        ///< the plan has another stream for the next group
+  new_plan,    ///< another plan came in force
+  pin,         ///< to the stream that kernels are pinned to, or back
+  count,
+};
+[[nodiscard]] constexpr const char* name_of(BypassReason reason) {
+  constexpr std::array<const char*, static_cast<std::size_t>(BypassReason::count)> names{
+      "no plan",     "outside a request", "unknown request",
+      "cooperative", "persistent",        "uniform library",
+      "graph"};
+  return names[static_cast<std::size_t>(reason)];
+}
+[[nodiscard]] constexpr const char* name_of(SwitchReason reason) {
+  constexpr std::array<const char*, static_cast<std::size_t>(SwitchReason::count)> names{
+      "active set", "plan", "new plan", "pin"};
+  return names[static_cast<std::size_t>(reason)];
+}
+
+/// Who goes first where workers meet on a stream.
+enum class LatencyClass : std::uint32_t { throughput = 0, latency = 1 };
+
+/// What a worker's scheduler has done, for people, and how its kernels run, for the plan. Writer:
+/// the worker. eclipd takes all of it as a hint.
+struct SchedulerReport {
+  /// Of the request in flight with the earliest deadline, CLOCK_MONOTONIC in ns; 0: none.
+  alignas(64) std::atomic<std::uint64_t> deadline_ns;
+  std::atomic<std::uint64_t> requests;   ///< begun
+  std::atomic<std::uint64_t> scheduled;  ///< kernels sent by the plan
+  std::array<std::atomic<std::uint64_t>, static_cast<std::size_t>(BypassReason::count)> bypassed;
+  std::array<std::atomic<std::uint64_t>, static_cast<std::size_t>(SwitchReason::count)> switches;
+  std::atomic<std::uint64_t> barriers;  ///< barrier packets, all
+  /// Observed time of the groups in permille of the predicted, exponentially weighted; 0: not
+  /// known. Of the plan of `drift_epoch`.
+  std::array<std::atomic<std::uint16_t>, PlanTable::max_groups> group_permille;
+  std::atomic<std::uint64_t> drift_epoch;
+};
+
 /// Payload of RegionKind::worker_request: the worker writes, eclipd reads.
 struct WorkerRequest {
   /// Raised and woken as a futex by the worker when it needs a forwarder that is asleep
@@ -76,6 +127,7 @@ struct WorkerRequest {
   std::atomic<std::uint32_t> requests_per_1000_s;
   /// Time of its requests in permille of what its profile says; 0: not known. Likewise.
   std::atomic<std::uint32_t> time_permille;
+  SchedulerReport scheduler;
 };
 static_assert(std::atomic<std::uint16_t>::is_always_lock_free);
 static_assert(offsetof(WorkerRequest, leases) == 4);

@@ -24,15 +24,13 @@ int lookup(const eclip_context& context, std::uint32_t active, std::uint32_t ker
     const std::uint64_t epoch = reader.epoch();
     const auto groups = reader.groups(epoch);
     if (groups) {
-      const auto next =
-          std::upper_bound(groups->first_kernel.begin(), groups->first_kernel.end(), kernel);
-      const auto group = static_cast<std::uint32_t>(next - groups->first_kernel.begin() - 1);
+      const std::uint32_t group = groups->of(kernel);
       if (const auto stream = reader.stream(epoch, active, group)) {
-        entry.worker = groups->worker;
+        entry.worker = groups->seat;
         entry.epoch = epoch;
         entry.stream = *stream;
         entry.first_kernel = groups->first_kernel[group];
-        entry.end_kernel = next == groups->first_kernel.end() ? UINT32_MAX : *next;
+        entry.end_kernel = groups->end(group);
         return 0;
       }
     }

@@ -97,15 +97,15 @@ TEST_F(PlanKeeperTest, AWorkerThatJoinsFindsItsPartAndOneThatLeavesHasNone) {
   EXPECT_EQ(keeper_->document(0).error().code, Errc::not_found);
   join(1, "a");
   ASSERT_TRUE(plan_comes_after(0));
-  EXPECT_EQ(reader(1).groups(1)->worker, 0U);
+  EXPECT_EQ(reader(1).groups(1)->seat, 0U);
   EXPECT_EQ(reader(1).stream(1, 1, 0), 0) << "alone: the whole GPU";
   EXPECT_EQ(current("/reason"), "\"worker 1 'a' joined\"");
 
   join(2, "b", "vgg19-b8");
   ASSERT_TRUE(plan_comes_after(1));
   const std::uint64_t both = plan_epoch_.load();
-  EXPECT_EQ(reader(1).groups(both)->worker, 0U);
-  EXPECT_EQ(reader(2).groups(both)->worker, 1U);
+  EXPECT_EQ(reader(1).groups(both)->seat, 0U);
+  EXPECT_EQ(reader(2).groups(both)->seat, 1U);
   const auto of_first = reader(1).stream(both, 3, 0);
   const auto of_second = reader(2).stream(both, 3, 0);
   ASSERT_TRUE(of_first && of_second);
@@ -115,7 +115,7 @@ TEST_F(PlanKeeperTest, AWorkerThatJoinsFindsItsPartAndOneThatLeavesHasNone) {
   keeper_->remove(WorkerId{1});
   ASSERT_TRUE(plan_comes_after(both));
   EXPECT_FALSE(reader(1).groups(plan_epoch_.load()));
-  EXPECT_EQ(reader(2).groups(plan_epoch_.load())->worker, 0U);
+  EXPECT_EQ(reader(2).groups(plan_epoch_.load())->seat, 0U);
   EXPECT_EQ(keeper_->records().size(), 3U);
 }
 
@@ -218,7 +218,7 @@ TEST_F(PlanKeeperTest, AnAppliedPlanIsPinnedAndComesBackAfterARestart) {
   EXPECT_EQ(plan_epoch_.load(), *applied);
   join(9, "b", "vgg19-b8");
   join(10, "a");
-  EXPECT_EQ(reader(9).groups(*applied)->worker, 1U);
+  EXPECT_EQ(reader(9).groups(*applied)->seat, 1U);
   EXPECT_EQ(reader(10).stream(*applied, 3, 0), 6);
 
   // Automatic again.
@@ -319,16 +319,16 @@ TEST_F(PlanKeeperTest, UnderAPinAFreePartGoesToWhoeverWaitsForIt) {
     return document && document->at("workers").size() == 2;
   }));
   const auto epoch = keeper_->apply(keeper_->document(0)->dump(), "uid 0").value();
-  EXPECT_EQ(reader(1).groups(epoch)->worker, 0U);
-  EXPECT_EQ(reader(2).groups(epoch)->worker, 1U);
+  EXPECT_EQ(reader(1).groups(epoch)->seat, 0U);
+  EXPECT_EQ(reader(2).groups(epoch)->seat, 1U);
   join(3, "a");
   EXPECT_FALSE(reader(3).groups(epoch)) << "both parts are taken";
   keeper_->remove(WorkerId{1});
-  EXPECT_EQ(reader(2).groups(epoch)->worker, 1U) << "it keeps its part";
-  EXPECT_EQ(reader(3).groups(epoch)->worker, 0U) << "it has waited for this one";
+  EXPECT_EQ(reader(2).groups(epoch)->seat, 1U) << "it keeps its part";
+  EXPECT_EQ(reader(3).groups(epoch)->seat, 0U) << "it has waited for this one";
   keeper_->remove(WorkerId{3});
   join(4, "a");
-  EXPECT_EQ(reader(4).groups(epoch)->worker, 0U);
+  EXPECT_EQ(reader(4).groups(epoch)->seat, 0U);
 }
 
 TEST_F(PlanKeeperTest, HoweverOftenWorkersComeAndGoPlansAreFewAndTheLastIsForWhoIsThere) {

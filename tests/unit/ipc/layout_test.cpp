@@ -15,7 +15,7 @@ namespace {
 constexpr const char* bump = "bump the version, then restate the layout";
 
 TEST(Layout, RegionHeader) {
-  EXPECT_EQ(RegionHeader::layout_major, 3) << bump;
+  EXPECT_EQ(RegionHeader::layout_major, 4) << bump;
   EXPECT_EQ(offsetof(RegionHeader, major), 8U) << bump;
   EXPECT_EQ(offsetof(RegionHeader, header_bytes), 12U) << bump;
   EXPECT_EQ(offsetof(RegionHeader, region_bytes), 16U) << bump;
@@ -48,12 +48,12 @@ TEST(Layout, WorkerRegionsAndBoard) {
   EXPECT_EQ(offsetof(LeaseSlot, lease), 8U) << bump;
   EXPECT_EQ(offsetof(LeaseSlot, deadline_ns), 16U) << bump;
   EXPECT_EQ(offsetof(LeaseSlot, accepted), 24U) << bump;
-  EXPECT_EQ(sizeof(PlanTable), 16960U) << bump;
-  EXPECT_EQ(offsetof(PlanTable, worker), 8U) << bump;
-  EXPECT_EQ(offsetof(PlanTable, first_kernel), 16U) << bump;
-  EXPECT_EQ(offsetof(PlanTable, stream), 528U) << bump;
+  EXPECT_EQ(sizeof(PlanTable), 22080U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, seat), 8U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, first_kernel), 24U) << bump;
+  EXPECT_EQ(offsetof(PlanTable, stream), 1048U) << bump;
   EXPECT_EQ(offsetof(WorkerState, plans), 64U + 16U * 64U + 1024U * 128U) << bump;
-  EXPECT_EQ(sizeof(WorkerState), 64U + 16U * 64U + 1024U * 128U + 2U * 16960U) << bump;
+  EXPECT_EQ(sizeof(WorkerState), 64U + 16U * 64U + 1024U * 128U + 2U * 22080U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault), 0U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault_lease), 8U) << bump;
   EXPECT_EQ(offsetof(WorkerState, fault_packet), 16U) << bump;
@@ -62,7 +62,8 @@ TEST(Layout, WorkerRegionsAndBoard) {
   EXPECT_EQ(offsetof(WorkerRequest, waiters), 128U) << bump;
   EXPECT_EQ(offsetof(WorkerRequest, requests_per_1000_s), 128U + 1024U * 2U) << bump;
   EXPECT_EQ(offsetof(WorkerRequest, time_permille), 132U + 1024U * 2U) << bump;
-  EXPECT_EQ(sizeof(WorkerRequest), 192U + 1024U * 2U) << bump;
+  EXPECT_EQ(offsetof(WorkerRequest, scheduler), 192U + 1024U * 2U) << bump;
+  EXPECT_EQ(sizeof(WorkerRequest), 576U + 1024U * 2U) << bump;
   EXPECT_EQ(offsetof(Board, plan_epoch), 144U) << bump;
   EXPECT_EQ(offsetof(Board, heartbeat_ns), 64U) << bump;
   EXPECT_EQ(offsetof(Board, device_time_rate), 136U) << bump;

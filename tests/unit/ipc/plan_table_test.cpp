@@ -12,12 +12,25 @@ namespace {
 /// A plan in which every word tells its epoch.
 WorkerPlan plan_of(std::uint64_t epoch) {
   const auto mark = static_cast<std::uint8_t>(epoch % 7);
-  WorkerPlan plan{.worker = mark, .first_kernel = {}, .stream = {{}}};
+  WorkerPlan plan;
+  plan.seat = mark;
+  plan.workers = static_cast<std::uint32_t>(epoch);
+  plan.kernel_count = static_cast<std::uint32_t>(epoch + 1000);
+  plan.stream.emplace_back();  // nobody active
+  plan.slowdown = {0, 1, static_cast<float>(epoch)};
   const std::size_t groups = 1 + epoch % PlanTable::max_groups;
-  for (std::size_t g = 0; g < groups; ++g)
+  for (std::size_t g = 0; g < groups; ++g) {
     plan.first_kernel.push_back(static_cast<std::uint32_t>(g * (epoch + 1)));
+    plan.shapes.push_back(static_cast<std::uint32_t>(g + epoch));
+  }
   for (std::size_t set = 1; set < 4; ++set) plan.stream.emplace_back(groups, mark);
+  for (std::size_t s = 0; s < PlanTable::max_streams; ++s)
+    plan.alone_us.emplace_back(groups, static_cast<float>(100 * s + 1));
   return plan;
+}
+
+std::vector<std::uint32_t> first_kernels(const PlanReader::Groups& groups) {
+  return {groups.first_kernel.begin(), groups.first_kernel.begin() + groups.count};
 }
 
 class PlanTableTest : public ::testing::Test {
@@ -43,8 +56,22 @@ TEST_F(PlanTableTest, GivesBackWhatWasWritten) {
   ASSERT_EQ(reader_.epoch(), 5U);
   const auto groups = reader_.groups(5);
   ASSERT_TRUE(groups);
-  EXPECT_EQ(groups->worker, 5U);
-  EXPECT_EQ(groups->first_kernel, (std::vector<std::uint32_t>{0, 6, 12, 18, 24, 30}));
+  EXPECT_EQ(groups->seat, 5U);
+  EXPECT_EQ(groups->workers, 5U);
+  EXPECT_EQ(groups->kernel_count, 1005U);
+  EXPECT_EQ(first_kernels(*groups), (std::vector<std::uint32_t>{0, 6, 12, 18, 24, 30}));
+  EXPECT_EQ(groups->shapes[2], 7U);
+  EXPECT_EQ(groups->of(0), 0U);
+  EXPECT_EQ(groups->of(11), 1U);
+  EXPECT_EQ(groups->of(12), 2U);
+  EXPECT_EQ(groups->of(1000), 5U);
+  EXPECT_EQ(groups->end(0), 6U);
+  EXPECT_EQ(groups->end(5), UINT32_MAX);
+  EXPECT_EQ(reader_.predicted_us(5, 2, 5, 3), 301 * 5);
+  EXPECT_EQ(reader_.predicted_us(5, 2, 5, PlanTable::no_mask), 701 * 5);
+  EXPECT_EQ(reader_.predicted_us(5, 3, 5, 3), 0) << "not known";
+  EXPECT_EQ(reader_.predicted_us(4, 2, 5, 3), 0) << "another plan";
+  EXPECT_EQ(reader_.predicted_us(5, 2, 5, 200), 0) << "no such stream";
   EXPECT_EQ(reader_.stream(5, 3, 5), 5);
   EXPECT_FALSE(reader_.stream(5, 3, 6)) << "no such group";
   EXPECT_FALSE(reader_.stream(5, 4, 0)) << "a set that is not planned";
@@ -80,11 +107,11 @@ TEST_F(PlanTableTest, AReaderNeverSeesPartsOfTwoPlans) {
       const auto groups = reader_.groups(epoch);
       if (!groups) continue;
       const WorkerPlan expected = plan_of(epoch);
-      ASSERT_EQ(groups->worker, expected.worker);
-      ASSERT_EQ(groups->first_kernel, expected.first_kernel);
-      const auto last = static_cast<std::uint32_t>(groups->first_kernel.size() - 1);
+      ASSERT_EQ(groups->seat, expected.seat);
+      ASSERT_EQ(first_kernels(*groups), expected.first_kernel);
+      const std::uint32_t last = groups->count - 1;
       const auto stream = reader_.stream(epoch, 2, last);
-      ASSERT_EQ(stream.value_or(expected.worker), expected.stream[2][last]);
+      ASSERT_EQ(stream.value_or(expected.seat), expected.stream[2][last]);
       reads.fetch_add(1);
     }
   };
