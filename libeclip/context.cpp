@@ -6,6 +6,7 @@
 #include "ipc/futex.h"
 #include "ipc/testpoint.h"
 #include "libeclip/errors.h"
+#include "libeclip/program.h"
 
 using eclip::Errc;
 
@@ -37,7 +38,11 @@ bool should_look(const eclip::Board& board, std::atomic<std::uint64_t>& next_loo
 
 }  // namespace
 
+eclip_context::eclip_context(eclip::UniqueFd socket, std::chrono::milliseconds timeout)
+    : control(std::move(socket), timeout) {}
+
 eclip_context::~eclip_context() {
+  scheduler.reset();
   // eclipd releases everything of a closed connection, but in its own time; a program that
   // reconnects at once expects its streams to be free.
   const auto deadline = std::chrono::steady_clock::now() + control.timeout();

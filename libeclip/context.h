@@ -30,8 +30,7 @@ struct WelcomeRegions {
 }  // namespace eclip
 
 struct eclip_context {
-  eclip_context(eclip::UniqueFd socket, std::chrono::milliseconds timeout)
-      : control(std::move(socket), timeout) {}
+  eclip_context(eclip::UniqueFd socket, std::chrono::milliseconds timeout);
   eclip_context(const eclip_context&) = delete;
   eclip_context& operator=(const eclip_context&) = delete;
   ~eclip_context();
@@ -72,16 +71,19 @@ struct eclip_context {
   /// When check_alive may look at the socket again, on the clock of Board::heartbeat_ns.
   std::atomic<std::uint64_t> next_look_ns{0};
 
-  std::mutex objects_mutex;  // guards the two below
+  std::mutex objects_mutex;  // guards what follows
   std::unordered_map<std::uint32_t, boost::interprocess::mapped_region> host_mappings;
   std::vector<std::unique_ptr<eclip_lease>> leases;
+  std::unique_ptr<eclip_scheduler> scheduler;  // last: it uses leases and signals
 };
 
 struct eclip_lease {
-  eclip_lease(eclip_context& owner, eclip::Region region, const eclip::LeaseGranted& granted)
+  /// `ring` is in `holder`.
+  eclip_lease(eclip_context& owner, std::shared_ptr<const eclip::Region> holder,
+              eclip::LeaseRing& ring, const eclip::LeaseGranted& granted)
       : context(&owner),
-        ring(std::move(region)),
-        writer(ring.payload<eclip::LeaseRing>()),
+        region(std::move(holder)),
+        writer(ring),
         id(granted.lease),
         slot(granted.slot),
         stream(granted.stream),
@@ -99,7 +101,7 @@ struct eclip_lease {
   }
 
   eclip_context* context;
-  eclip::Region ring;
+  std::shared_ptr<const eclip::Region> region;
   eclip::LeaseRingWriter writer;
   std::uint64_t id;
   std::uint32_t slot;  // of WorkerState::leases

@@ -72,7 +72,10 @@ int open_lease(eclip_context& context, ReceivedMessage reply, eclip_lease** leas
   const auto granted = payload_of<LeaseGranted>(reply.message);
   if (granted.slot >= max_leases_per_worker)
     return report(EPROTO, "eclipd granted a lease in slot " + std::to_string(granted.slot));
-  *lease = context.adopt(std::make_unique<eclip_lease>(context, std::move(*ring), granted));
+  auto region = std::make_shared<const Region>(std::move(*ring));
+  auto& payload = region->payload<LeaseRing>();
+  *lease =
+      context.adopt(std::make_unique<eclip_lease>(context, std::move(region), payload, granted));
   return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "libeclip/scheduler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 namespace eclip {
@@ -211,14 +212,23 @@ Enqueued Scheduler::unpin(Program& program) {
   return result;
 }
 
-bool Scheduler::is_complete(EventUse use) const {
+bool Scheduler::is_complete(EventUse use) {
   if (use.recording == 0) return true;
   if (use.event >= event_count_.load(std::memory_order_acquire)) return true;
   const Event& event = *events_[use.event];
   const std::uint32_t submitted = event.submitted.load(std::memory_order_acquire);
   if (static_cast<std::int32_t>(submitted - use.recording) < 0) return false;
   // A later recording stands for the earlier ones: it follows them, or they were waited for.
-  return sink_.is_complete(unpack(event.use.load(std::memory_order_acquire)));
+  const SignalUse signal = unpack(event.use.load(std::memory_order_acquire));
+  if (!sink_.is_complete(signal)) return false;
+  if (!sink_.is_dropped(signal)) return true;
+  lost_.store(true, std::memory_order_release);
+  return false;
+}
+
+std::uint32_t Scheduler::active_others() const {
+  if (active_set_ == nullptr) return 0;
+  return static_cast<std::uint32_t>(std::popcount(active_set_->load() & ~seat_bit_.load()));
 }
 
 SignalUse Scheduler::awaited(const Program& program) const {
@@ -331,6 +341,7 @@ void Scheduler::publish(Program& program) {
     use = program.under_way[0].last;
   else if (program.outstanding && !sink_.is_complete(program.mark))
     use = program.mark;
+  program.awaited_stream.store(program.stream, std::memory_order_relaxed);
   program.awaited.store(pack(use), std::memory_order_release);
 }
 
@@ -367,7 +378,7 @@ bool Scheduler::push(Program& program, const LeasePacket& packet) {
     case PacketSink::Pushed::full:
       if (packet.completion.generation != 0) {
         sink_.cancel_use(packet.completion);
-        next_signal_ = packet.completion.signal;
+        next_signal_ = (next_signal_ + PacketSink::signal_count - 1) % PacketSink::signal_count;
       }
       return false;
   }
@@ -651,7 +662,10 @@ bool Scheduler::be_ready_to_call(Program& program) {
     case Program::CallState::none:
       if (program.dependency_count > 0 && !send_dependencies(program)) return false;
       if (!mark_last(program, false)) return false;
-      if (!program.outstanding || sink_.is_complete(program.last))
+      if (program.outstanding && !sink_.is_complete(program.last)) return false;
+      if (program.outstanding && sink_.is_dropped(program.last))
+        lost_.store(true, std::memory_order_release);
+      else
         program.call_state.store(Program::CallState::ready, std::memory_order_release);
       return false;
     case Program::CallState::done:
@@ -710,6 +724,10 @@ void Scheduler::collect(Program& program) {
     const Program::Request& request =
         program.requests[program.first_request % Program::most_requests];
     if (!request.ended || !sink_.is_complete(request.last)) break;
+    if (sink_.is_dropped(request.last)) {
+      lost_.store(true, std::memory_order_release);
+      break;
+    }
     ++program.first_request;
     request_completed(program);
   }

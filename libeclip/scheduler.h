@@ -66,6 +66,8 @@ class PacketSink {
   virtual void cancel_use(SignalUse use) = 0;
   /// Whether the use's packet has completed; true for generation 0. Any thread.
   [[nodiscard]] virtual bool is_complete(SignalUse use) const = 0;
+  /// Whether the packet of a completed use was dropped instead of run.
+  [[nodiscard]] virtual bool is_dropped(SignalUse) const { return false; }
   /// When the completed packet ran; nullopt when its signal has been used again.
   [[nodiscard]] virtual std::optional<Times> times(SignalUse use) const = 0;
 };
@@ -149,6 +151,7 @@ class Program {
   alignas(64) std::atomic<std::uint64_t> gone{0};
   std::atomic<std::uint64_t> requests_done{0};
   std::atomic<std::uint64_t> awaited{0};  // a SignalUse
+  std::atomic<std::uint32_t> awaited_stream{0};
   std::atomic<CallState> call_state{CallState::none};
 
   std::uint32_t stream;
@@ -240,11 +243,24 @@ class Scheduler {
     return program.gone.load(std::memory_order_acquire) ==
            program.enqueued.load(std::memory_order_acquire);
   }
+  /// Whether any one operation can be put in.
+  [[nodiscard]] bool has_room(const Program& program) const {
+    return program.enqueued.load(std::memory_order_acquire) -
+                   program.gone.load(std::memory_order_acquire) <
+               Program::capacity &&
+           program.begun - requests_done(program) < Program::most_requests;
+  }
   /// Whether the recording's moment has come.
-  [[nodiscard]] bool is_complete(EventUse use) const;
+  [[nodiscard]] bool is_complete(EventUse use);
+  /// How many other workers are active now.
+  [[nodiscard]] std::uint32_t active_others() const;
   /// The completion that the program's progress hangs on, as of the last advance(); generation 0:
   /// none, or another program's.
   [[nodiscard]] SignalUse awaited(const Program& program) const;
+  /// The stream on which the program is.
+  [[nodiscard]] std::uint32_t stream(const Program& program) const {
+    return program.awaited_stream.load(std::memory_order_relaxed);
+  }
   /// The same of any program.
   [[nodiscard]] SignalUse awaited() const;
   [[nodiscard]] bool is_lost() const { return lost_.load(std::memory_order_acquire); }

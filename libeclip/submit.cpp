@@ -1,8 +1,9 @@
 // From a call's struct to a packet in the lease ring. No system call while the forwarder is awake.
+#include "libeclip/submit.h"
+
 #include <array>
 
 #include "ipc/testpoint.h"
-#include "libeclip/context.h"
 #include "libeclip/errors.h"
 #include "libeclip/versioned_struct.h"
 
@@ -13,6 +14,49 @@ constexpr std::uint32_t known_flags = ECLIP_PACKET_BARRIER | ECLIP_PACKET_SIGNAL
 constexpr std::uint32_t largest_workgroup = 1024;  // work items, of every GPU that ECLIP supports
 constexpr std::uint64_t kernarg_alignment = 16;    // of the HSA dispatch packet
 
+/// Puts flags and completion signal into the packet and the packet into the ring.
+int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint32_t signal,
+         eclip_token* token) {
+  eclip_context& context = *lease.context;
+  if (const int failed = context.check_alive(); failed != 0) return failed;
+  if (lease.state() != LeaseState::active) return report_lease_end(lease);
+  if ((flags & ~known_flags) != 0)
+    return report(EINVAL, "unknown packet flags " + std::to_string(flags));
+  const bool recorded = context.recorder && packet.type == LeasePacketType::dispatch;
+  // Each recorded kernel waits for the one before it: its times are its own.
+  if ((flags & ECLIP_PACKET_BARRIER) != 0 || recorded) packet.flags = LeasePacket::flag_barrier;
+  bool own_signal = false;  // of the recorder
+  if ((flags & ECLIP_PACKET_SIGNAL) != 0) {
+    if (!context.signals->is_reserved(signal))
+      return report(EINVAL, "signal " + std::to_string(signal) + " was not created");
+    const auto begun = context.signals->begin_use(signal);
+    if (!begun)
+      return report(EBUSY, "the last use of signal " + std::to_string(signal) +
+                               " has not completed; wait for it or use another signal");
+    packet.completion = *begun;
+  } else if (recorded) {
+    own_signal = add_recorders_signal(context, packet);
+    if (!own_signal)
+      return report(EAGAIN,
+                    "as many packets are in flight as can be recorded; wait for a packet and "
+                    "try again");
+  }
+  switch (push_packet(lease, packet, own_signal)) {
+    case 0:
+      break;
+    case -EAGAIN:
+      return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
+    default:
+      return report_lease_end(lease);
+  }
+  if (token != nullptr)
+    *token = own_signal ? eclip_token{0, 0}
+                        : eclip_token{packet.completion.signal, packet.completion.generation};
+  return 0;
+}
+
+}  // namespace
+
 int report_lease_end(const eclip_lease& lease) {
   const auto& slot = lease.context->state().leases[lease.slot];
   return report(ESTALE,
@@ -22,55 +66,30 @@ int report_lease_end(const eclip_lease& lease) {
                     "): release it and plan anew");
 }
 
-/// Gives a dispatch that is recorded the barrier bit and a signal, if it has none. 0 or -EAGAIN.
-int prepare_recording(DispatchRecorder& recorder, std::uint32_t& flags, std::uint32_t& signal,
-                      bool& own) {
-  flags |= ECLIP_PACKET_BARRIER;
-  if ((flags & ECLIP_PACKET_SIGNAL) != 0) return 0;
-  const auto taken = recorder.take_signal();
-  if (!taken)
-    return report(EAGAIN,
-                  "as many packets are in flight as can be recorded; wait for a packet and "
-                  "try again");
-  flags |= ECLIP_PACKET_SIGNAL;
-  signal = *taken;
-  own = true;
-  return 0;
+bool add_recorders_signal(eclip_context& context, LeasePacket& packet) {
+  const auto signal = context.recorder->take_signal();
+  if (!signal) return false;
+  const auto use = context.signals->begin_use(*signal);
+  if (!use) {
+    context.recorder->give_back(*signal);
+    return false;
+  }
+  packet.completion = *use;
+  return true;
 }
 
-/// Puts flags and completion signal into the packet and the packet into the ring.
-int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint32_t signal,
-         eclip_token* token) {
+int push_packet(eclip_lease& lease, const LeasePacket& packet, bool own_signal) {
   eclip_context& context = *lease.context;
-  if (const int failed = context.check_alive(); failed != 0) return failed;
-  if (lease.state() != LeaseState::active) return report_lease_end(lease);
-  if ((flags & ~known_flags) != 0)
-    return report(EINVAL, "unknown packet flags " + std::to_string(flags));
-  DispatchRecorder* const recorder =
-      packet.type == LeasePacketType::dispatch ? context.recorder.get() : nullptr;
-  bool own_signal = false;  // of the recorder
-  if (recorder != nullptr) {
-    if (const int failed = prepare_recording(*recorder, flags, signal, own_signal); failed != 0)
-      return failed;
-  }
-  if ((flags & ECLIP_PACKET_BARRIER) != 0) packet.flags = LeasePacket::flag_barrier;
-  SignalUse use{0, 0};
-  if ((flags & ECLIP_PACKET_SIGNAL) != 0) {
-    if (!context.signals->is_reserved(signal))
-      return report(EINVAL, "signal " + std::to_string(signal) + " was not created");
-    const auto begun = context.signals->begin_use(signal);
-    if (!begun)
-      return report(EBUSY, "the last use of signal " + std::to_string(signal) +
-                               " has not completed; wait for it or use another signal");
-    use = *begun;
-    packet.completion = use;
+  DispatchRecorder* const recorder = context.recorder.get();
+  const SignalUse use = packet.completion;
+  if (use.generation != 0) {
     ECLIP_TESTPOINT("signal_use_begun");
-    if (context.recorder) context.recorder->collect();
+    if (recorder != nullptr) recorder->collect();
   }
   if (!lease.writer.push(packet)) {
     if (use.generation != 0) context.signals->cancel_use(use);
-    if (own_signal) recorder->give_back(signal);
-    return report(EAGAIN, "the lease's ring is full; wait for a packet and try again");
+    if (own_signal) recorder->give_back(use.signal);
+    return -EAGAIN;
   }
   ECLIP_TESTPOINT("index_stored");
   context.wake_forwarder();
@@ -78,16 +97,14 @@ int push(eclip_lease& lease, LeasePacket& packet, std::uint32_t flags, std::uint
   // it has dropped it, or it has not even seen it and never will.
   if (lease.state() == LeaseState::ended && !lease.was_accepted(lease.writer.written())) {
     if (use.generation != 0) context.signals->abandon_use(use);
-    if (own_signal) recorder->give_back(signal);
-    return report_lease_end(lease);
+    if (own_signal) recorder->give_back(use.signal);
+    return -ESTALE;
   }
-  if (recorder != nullptr) recorder->submitted(lease.id, packet.dispatch, use, own_signal);
-  if (own_signal) use = {0, 0};
-  if (token != nullptr) *token = {use.signal, use.generation};
+  if (recorder != nullptr && packet.type == LeasePacketType::dispatch)
+    recorder->submitted(lease.id, packet.dispatch, use, own_signal);
   return 0;
 }
 
-/// 0 or -EINVAL with the field that is wrong.
 int check(const eclip_dispatch& dispatch) {
   std::uint32_t workgroup = 1;
   for (std::size_t i = 0; i < 3; ++i) {
@@ -107,6 +124,18 @@ int check(const eclip_dispatch& dispatch) {
   return 0;
 }
 
+LeaseDispatch lease_dispatch(const eclip_dispatch& dispatch) {
+  return {.kernel = dispatch.kernel,
+          .grid_size = std::to_array(dispatch.grid_size),
+          .workgroup_size = std::to_array(dispatch.workgroup_size),
+          .reserved = 0,
+          .group_segment_bytes = dispatch.group_segment_bytes,
+          .kernarg_memory = dispatch.kernarg_memory,
+          .kernarg_offset = dispatch.kernarg_offset};
+}
+
+namespace {
+
 int submit_dispatch(eclip_lease* lease, const eclip_dispatch* given, eclip_token* token) {
   if (lease == nullptr) return report(EINVAL, "the lease is NULL");
   eclip_dispatch dispatch;
@@ -114,15 +143,7 @@ int submit_dispatch(eclip_lease* lease, const eclip_dispatch* given, eclip_token
   if (const int failed = check(dispatch); failed != 0) return failed;
   LeasePacket packet{};
   packet.type = LeasePacketType::dispatch;
-  packet.dispatch = {
-      .kernel = dispatch.kernel,
-      .grid_size = std::to_array(dispatch.grid_size),
-      .workgroup_size = std::to_array(dispatch.workgroup_size),
-      .reserved = 0,
-      .group_segment_bytes = dispatch.group_segment_bytes,
-      .kernarg_memory = dispatch.kernarg_memory,
-      .kernarg_offset = dispatch.kernarg_offset,
-  };
+  packet.dispatch = lease_dispatch(dispatch);
   return push(*lease, packet, dispatch.flags, dispatch.signal, token);
 }
 

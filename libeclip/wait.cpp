@@ -7,6 +7,7 @@
 #include "ipc/testpoint.h"
 #include "libeclip/context.h"
 #include "libeclip/errors.h"
+#include "libeclip/wait.h"
 
 namespace eclip {
 namespace {
@@ -70,7 +71,9 @@ int outcome(eclip_context& context, SignalUse use) {
   return report(ECANCELED, "the packet was not done: it was dropped with its lease");
 }
 
-int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
+}  // namespace
+
+int wait_for(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
   if (const int failed = check(context, use); failed != 0) return failed;
   const auto start = Clock::now();
   const auto deadline =
@@ -91,6 +94,8 @@ int wait(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
     context->control.look_for_hangup();
   }
 }
+
+namespace {
 
 int times(eclip_context* context, SignalUse use, std::uint64_t* start_ns, std::uint64_t* end_ns) {
   if (const int failed = check(context, use); failed != 0) return failed;
@@ -153,7 +158,7 @@ int eclip_is_complete(eclip_context* context, struct eclip_token token) {
 
 int eclip_wait(eclip_context* context, struct eclip_token token, uint64_t timeout_ns) {
   return eclip::guarded([&] {
-    const int result = eclip::wait(context, {token.signal, token.generation}, timeout_ns);
+    const int result = eclip::wait_for(context, {token.signal, token.generation}, timeout_ns);
     if (result == 0 && context->recorder) context->recorder->collect();
     return result;
   });

@@ -56,15 +56,14 @@ int run(const Options& options) {
   // The library's line says that the program goes on without ECLIP; this one does not.
   connect.log = [](void*, const char*) {};
   std::optional<Connection> connection;
-  std::optional<RequestRunner> runner;
+  std::unique_ptr<RequestRunner> runner;
   std::optional<ReattachingRunner> reattaching;
   try {
     if (options.reattach) {
       reattaching.emplace(options, *program, connect);
     } else {
       connection.emplace(&connect);
-      runner.emplace(*connection, *program, lease_streams(*connection, options.streams),
-                     RequestRunner::Settings{options.switch_every, options.mix, options.timeout});
+      runner = make_runner(*connection, *program, options);
     }
   } catch (const ApiError& error) {
     if (error.code().value() != ENOTCONN) throw;
@@ -80,9 +79,9 @@ int run(const Options& options) {
   }
   const Workload workload{
       .run_request =
-          [&] {
-            if (reattaching) return reattaching->run();
-            runner->run();
+          [&](HostClock::time_point next) {
+            if (reattaching) return reattaching->run(next);
+            runner->run(next);
             return true;
           },
       .device_time_rate =

@@ -15,14 +15,22 @@ class Arrivals {
   /// Waits for the next request and returns its arrival; nullopt when the run is to stop.
   std::optional<HostClock::time_point> next() {
     if (!rate_) return *workload_->stop ? std::nullopt : std::optional(HostClock::now());
+    last_ = upcoming();
+    upcoming_.reset();
+    sleep_until(*last_);
+    return *workload_->stop ? std::nullopt : last_;
+  }
+  /// When the request after that arrives; in a closed loop it is there already.
+  HostClock::time_point upcoming() {
+    if (!rate_) return HostClock::time_point::min();
+    if (upcoming_) return *upcoming_;
     if (!last_) last_ = HostClock::now();
     // Mersenne Twister and division are the same everywhere; std::exponential_distribution is not.
     const double uniform = (static_cast<double>(random_() >> 11U) + 0.5) * 0x1p-53;
     const double device_seconds = -std::log(uniform) / *rate_;
     const std::chrono::duration<double> host(device_seconds / workload_->device_time_rate());
-    *last_ += std::chrono::duration_cast<HostClock::duration>(host);
-    sleep_until(*last_);
-    return *workload_->stop ? std::nullopt : last_;
+    upcoming_ = *last_ + std::chrono::duration_cast<HostClock::duration>(host);
+    return *upcoming_;
   }
 
  private:
@@ -40,7 +48,8 @@ class Arrivals {
   std::optional<double> rate_;
   const Workload* workload_;
   std::mt19937_64 random_;
-  std::optional<HostClock::time_point> last_;
+  std::optional<HostClock::time_point> last_;      // that next() has returned
+  std::optional<HostClock::time_point> upcoming_;  // the one after, if it has been drawn
 };
 
 /// One worker's run.
@@ -65,8 +74,8 @@ class Run {
 
  private:
   /// False when the request was not done, which does not count as measured.
-  bool request() {
-    const bool done = workload_->run_request();
+  bool request(HostClock::time_point next) {
+    const bool done = workload_->run_request(next);
     if (cohort_ != nullptr) cohort_->count_request();
     return done;
   }
@@ -81,7 +90,7 @@ class Run {
   bool warm_up() {
     for (std::uint64_t i = 0; i < options_->warmup; ++i) {
       if (*workload_->stop) return false;
-      request();
+      request(HostClock::time_point::min());
       ++finished_.unmeasured;
     }
     return true;
@@ -95,7 +104,7 @@ class Run {
         finished_.interrupted = true;
         return;
       }
-      if (!request()) continue;
+      if (!request(arrivals_.upcoming())) continue;
       finished_.end = HostClock::now();
       finished_.latencies.push_back(finished_.end - *arrival);
     }
@@ -113,7 +122,7 @@ class Run {
       const auto all = cohort_->all_finished(options_->timeout);
       if (!all) finished_.cohort_error = all.error();
       if (!all || *all || !arrivals_.next()) return;
-      request();
+      request(arrivals_.upcoming());
       ++finished_.unmeasured;
     }
   }

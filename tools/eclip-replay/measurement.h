@@ -28,7 +28,8 @@ struct Measurement {
 
 /// What a run needs of the world.
 struct Workload {
-  std::function<bool()> run_request;         ///< true when the request was done
+  /// True when the request was done; told when the next one arrives.
+  std::function<bool(HostClock::time_point next)> run_request;
   std::function<double()> device_time_rate;  ///< device nanoseconds in a host nanosecond, now
   const std::atomic<bool>* stop;
 };

@@ -78,9 +78,16 @@ void add_options(CLI::App& app, Options& options) {
                  "'closed' (the next request starts when one ends; the default) or 'poisson:RATE', "
                  "RATE requests in a device second")
       ->type_name("WHEN");
-  app.add_option("--streams", assign_to("--streams", parse_streams, options.streams),
-                 "Streams to lease, comma-separated: '15' the smallest free one with at least 15 "
-                 "CUs, '#3' stream 3 (quote it); default 1")
+  app.add_option("--streams",
+                 CLI::callback_t(
+                     [&options, leased = assign_to("--streams", parse_streams, options.streams)](
+                         const CLI::results_t& texts) {
+                       options.by_plan = texts.front() == "plan";
+                       return options.by_plan || leased(texts);
+                     }),
+                 "'plan': those that eclipd's plan says; or streams to lease, comma-separated: "
+                 "'15' the smallest free one with at least 15 CUs, '#3' stream 3 (quote it); "
+                 "default 1")
       ->type_name("LIST");
   app.add_option("--switch-every", options.switch_every,
                  "Go on to the next leased stream after every K kernels")
@@ -121,6 +128,9 @@ void add_options(CLI::App& app, Options& options) {
 void check_together(Options& options) {
   if (options.requests == 0 && !options.duration_s)
     throw CLI::ValidationError("give --requests N, --duration-s S or both");
+  if (options.by_plan && options.switch_every != 0)
+    throw CLI::ValidationError("--switch-every is for leased streams; the plan switches itself");
+  if (options.by_plan) return;
   if (options.streams.empty()) options.streams.push_back({});
   if (options.streams.size() > 1 && options.switch_every == 0)
     throw CLI::ValidationError(

@@ -32,6 +32,7 @@ struct Options {
   std::uint64_t warmup = 1;
   std::optional<double> poisson_rate;  ///< requests in a device second; none: closed loop
   std::vector<StreamChoice> streams;
+  bool by_plan = false;              ///< instead of `streams`: those that eclipd's plan says
   std::uint64_t switch_every = 0;    ///< kernels; 0: never
   std::optional<double> duration_s;  ///< device time
   std::uint64_t seed = 1;

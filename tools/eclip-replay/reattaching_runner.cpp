@@ -7,9 +7,7 @@ namespace eclip::replay {
 ReattachingRunner::ReattachingRunner(const Options& options, const Program& program,
                                      const eclip_connect_options& connect)
     : options_(options), session_({.connect = &connect}, [&options, &program](Connection& to) {
-        return std::make_unique<RequestRunner>(
-            to, program, lease_streams(to, options.streams),
-            RequestRunner::Settings{options.switch_every, options.mix, options.timeout});
+        return make_runner(to, program, options);
       }) {
   before_.session.emplace();
   session_.on_loss([this](const RequestRunner& runner) { give_up(runner); });
@@ -19,9 +17,9 @@ ReattachingRunner::ReattachingRunner(const Options& options, const Program& prog
     throw ApiError(ENOTCONN, session_.last_failure());
 }
 
-bool ReattachingRunner::run() {
-  const Outcome outcome = session_.run([this](RequestRunner& runner) {
-    runner.run();
+bool ReattachingRunner::run(RequestRunner::Clock::time_point next) {
+  const Outcome outcome = session_.run([this, next](RequestRunner& runner) {
+    runner.run(next);
     acknowledge(runner);
   });
   if (outcome != Outcome::without_eclipd) {
@@ -67,6 +65,7 @@ Work ReattachingRunner::work() {
     work.packets += now.packets;
     work.switches += now.switches;
     work.streams = now.streams;
+    work.scheduler = now.scheduler;
   }
   work.mix = mix_;
   const auto& counts = session_.counts();

@@ -21,7 +21,7 @@ class ReattachingRunner {
   /// One request; true when it was done. Without eclipd it takes `time_without_eclipd`, as a
   /// program that can do without would be slower then. Throws ApiError when eclipd stays away for
   /// Options::timeout.
-  bool run();
+  bool run(RequestRunner::Clock::time_point next);
 
   [[nodiscard]] Work work();
   /// Of the last connection.

@@ -58,6 +58,7 @@ Report make_report(const Options& options, const model::Profile& profile, const 
   report.packets = work.packets;
   report.switches = work.switches;
   report.streams = work.streams;
+  report.scheduler = work.scheduler;
   report.first_request_ns = since_boot(measurement.begin);
   report.last_request_ns = since_boot(measurement.end);
   report.mix = work.mix;
@@ -70,6 +71,13 @@ nlohmann::json to_json(const Report& report) {
   nlohmann::json streams = nlohmann::json::array();
   for (const Work::Stream& stream : report.streams)
     streams.push_back({{"stream", stream.stream}, {"cu_count", stream.cu_count}});
+  nlohmann::json scheduler = nullptr;
+  if (report.scheduler)
+    scheduler = {{"scheduled", report.scheduler->scheduled},
+                 {"bypassed", report.scheduler->bypassed},
+                 {"switches", report.scheduler->switches},
+                 {"barriers", report.scheduler->barriers},
+                 {"plan_epoch", report.scheduler->plan_epoch}};
   nlohmann::json mix = nullptr;
   if (report.mix) {
     // As text: 64 bits do not fit a JSON number of many readers.
@@ -106,6 +114,7 @@ nlohmann::json to_json(const Report& report) {
           {"packets", report.packets},
           {"switches", report.switches},
           {"streams", streams},
+          {"scheduler", scheduler},
           {"host_monotonic_ns",
            {{"first_request", report.first_request_ns}, {"last_request", report.last_request_ns}}},
           {"mix", mix},
@@ -126,7 +135,14 @@ std::string to_text(const Report& report) {
   for (const Work::Stream& stream : report.streams)
     streams +=
         fmt::format("{}#{} ({} CUs)", streams.empty() ? "" : ", ", stream.stream, stream.cu_count);
-  line("streams", fmt::format("{}; {} switches", streams, report.switches));
+  if (report.scheduler)
+    line("streams",
+         fmt::format("by plan {}: {} kernels scheduled, {} bypassed, {} switches, {} barriers",
+                     report.scheduler->plan_epoch, report.scheduler->scheduled,
+                     report.scheduler->bypassed, report.scheduler->switches,
+                     report.scheduler->barriers));
+  else
+    line("streams", fmt::format("{}; {} switches", streams, report.switches));
   line("arrivals", report.arrivals);
   line("requests", fmt::format("{} measured, {} not{}", report.requests, report.unmeasured_requests,
                                report.interrupted ? "; interrupted" : ""));

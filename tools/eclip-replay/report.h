@@ -44,8 +44,9 @@ struct Report {
   std::uint64_t packets = 0;
   std::uint64_t switches = 0;
   std::vector<Work::Stream> streams;
-  std::int64_t first_request_ns = 0;  ///< host CLOCK_MONOTONIC, when measuring began
-  std::int64_t last_request_ns = 0;   ///< and when the last measured request ended
+  std::optional<eclip_scheduler_state> scheduler;  ///< when the plan chose the streams
+  std::int64_t first_request_ns = 0;               ///< host CLOCK_MONOTONIC, when measuring began
+  std::int64_t last_request_ns = 0;                ///< and when the last measured request ended
   std::optional<MixOutcome> mix;
   std::optional<SessionRecord> session;
   bool interrupted = false;

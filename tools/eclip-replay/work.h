@@ -25,13 +25,11 @@ struct SessionRecord {
 };
 
 struct Work {
-  struct Stream {
-    std::uint32_t stream;
-    std::uint32_t cu_count;
-  };
+  using Stream = RequestRunner::Stream;
   std::uint64_t packets = 0;
   std::uint64_t switches = 0;
   std::vector<Stream> streams;
+  std::optional<eclip_scheduler_state> scheduler;  ///< with --streams plan
   std::optional<MixOutcome> mix;
   std::optional<SessionRecord> session;  ///< with Options::reattach
 };

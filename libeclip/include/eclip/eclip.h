@@ -8,10 +8,13 @@
  * Without eclipd, eclip_connect() returns -ENOTCONN and says so once; the program then runs as it
  * would without ECLIP.
  *
- * Threads: an eclip_context may be used by many threads, an eclip_lease by one at a time, and the
- * uses of one signal follow each other. After fork() the child must not use its parent's contexts;
- * it makes its own. Calls that ask eclipd for something return -ECONNRESET there; submissions are
- * not checked.
+ * A worker either lets its plan choose streams (eclip_scheduler: requests of kernels in, and no
+ * more to say), or leases streams and chooses itself (eclip_lease).
+ *
+ * Threads: an eclip_context and an eclip_scheduler may be used by many threads, an eclip_lease and
+ * an eclip_program by one at a time, and the uses of one signal follow each other. After fork() the
+ * child must not use its parent's contexts; it makes its own. Calls that ask eclipd for something
+ * return -ECONNRESET there; submissions are not checked.
  *
  * Environment: ECLIP_SOCKET, eclipd's socket; ECLIP_SHARE, see eclip_lease_request; ECLIP_PROFILE,
  * see eclip_connect_options; ECLIP_CUS, the number of CUs that every lease asks for, with
@@ -315,6 +318,127 @@ ECLIP_API int eclip_wait(eclip_context* context, struct eclip_token token, uint6
  * zero point; -EAGAIN while it has not completed or its signal has been used again. */
 ECLIP_API int eclip_token_times(eclip_context* context, struct eclip_token token,
                                 uint64_t* start_ns, uint64_t* end_ns);
+
+/* --- the scheduler: kernels go where the plan says (since 1.3) ---------------------------------
+ */
+
+/* The use of all streams of the pool as eclipd's plan says, in turn with other workers. */
+typedef struct eclip_scheduler eclip_scheduler;
+/* A sequence of operations that take effect in order; what HIP calls a stream. */
+typedef struct eclip_program eclip_program;
+
+/* Where workers meet on a stream, latency goes before throughput. */
+#define ECLIP_CLASS_THROUGHPUT 0u
+#define ECLIP_CLASS_LATENCY 1u
+
+/* A thread of the library moves programs on while the caller does other things. Without, only
+ * calls on the scheduler and its programs do: at most two groups of kernels, some 1 ms, of a
+ * program are on the GPU at a time. With it, a request costs a system call to wake the thread. */
+#define ECLIP_SCHEDULER_THREAD 1u
+
+struct eclip_scheduler_options {
+  uint32_t struct_size;
+  uint32_t flags;         /* ECLIP_SCHEDULER_... */
+  uint32_t latency_class; /* ECLIP_CLASS_... */
+  uint32_t reserved;
+};
+
+/* Makes the connection's scheduler; a connection has one at a time. `options` may be NULL. Errors
+ * of eclip_lease_acquire, and -EALREADY when there is one. With ECLIP_CUS set all goes to one
+ * leased stream with so many CUs, as eclip-profile record wants it.  */
+ECLIP_API int eclip_scheduler_create(eclip_context* context,
+                                     const struct eclip_scheduler_options* options,
+                                     eclip_scheduler** scheduler);
+/* Gives everything back; programs must not be used any more. Packets on the GPU still run. NULL is
+ * allowed. */
+ECLIP_API void eclip_scheduler_destroy(eclip_scheduler* scheduler);
+
+/* A program lives as long as its scheduler. -ENOSPC: 16 exist. */
+ECLIP_API int eclip_program_create(eclip_scheduler* scheduler, eclip_program** program);
+
+/* The calls below put an operation into a program and return at once. It takes effect when all
+ * before it in the program have.
+ *   -EAGAIN     1024 operations, or 16 requests, have not gone yet; wait and try again
+ *   -EINVAL     a field's value is not allowed, or a begin, end, pin or unpin is out of place
+ *   -EPROTO, -ECONNRESET, -ESTALE   as eclip_submit_dispatch; the scheduler is of no use any more,
+ *               and what has not been seen complete may not have been done
+ */
+
+/* Kernels from here to eclip_request_end are one request: those that the plan's profile has, in its
+ * order. The worker counts as active until its requests are complete. deadline_ns: when it should
+ * be, on CLOCK_MONOTONIC; earlier ones go first where workers meet; 0: none. */
+ECLIP_API int eclip_request_begin(eclip_program* program, uint64_t deadline_ns);
+/* `request`, which may be NULL, becomes the request's number in the program, from 1. */
+ECLIP_API int eclip_request_end(eclip_program* program, uint64_t* request);
+
+/* eclip_dispatch.flags for eclip_program_dispatch: the kernel stays on the stream where the program
+ * is. Other flags are not allowed there: order is the scheduler's. */
+#define ECLIP_KERNEL_COOPERATIVE 4u
+#define ECLIP_KERNEL_PERSISTENT 8u
+ECLIP_API int eclip_program_dispatch(eclip_program* program, const struct eclip_dispatch* dispatch);
+
+/* Kernels from here to eclip_program_unpin stay on one stream. UNIFORM: the same one each time, for
+ * a library that relies on the number of CUs; GRAPH: kernels that are launched as one. */
+#define ECLIP_PIN_UNIFORM 1u
+#define ECLIP_PIN_GRAPH 2u
+ECLIP_API int eclip_program_pin(eclip_program* program, uint32_t reason);
+ECLIP_API int eclip_program_unpin(eclip_program* program);
+
+/* One recording of an event: the moment when all before it in its program has completed. */
+struct eclip_event {
+  uint32_t event;
+  uint32_t recording; /* 0: none, has come */
+};
+/* Makes an event of the scheduler, which lives as long as it. -ENOSPC: 1024 exist. */
+ECLIP_API int eclip_event_create(eclip_scheduler* scheduler, uint32_t* event);
+/* `recorded`, which may be NULL, names this recording. */
+ECLIP_API int eclip_event_record(eclip_program* program, uint32_t event,
+                                 struct eclip_event* recorded);
+/* What follows in the program waits for these recordings, of any program of the scheduler. */
+ECLIP_API int eclip_program_wait_events(eclip_program* program, const struct eclip_event* events,
+                                        uint32_t count);
+
+/* Calls the function when all before has completed; what follows waits for its return. It runs in a
+ * thread that is in a call on this scheduler, or the scheduler's own, and must not wait for it. */
+ECLIP_API int eclip_program_call(eclip_program* program, void (*function)(void*), void* argument);
+/* The same for a copy between host addresses (eclip_memory.host, or the program's own memory),
+ * which must stay until it has been done. -ENOMEM. */
+ECLIP_API int eclip_program_copy(eclip_program* program, void* to, const void* from,
+                                 uint64_t bytes);
+
+/* After -EAGAIN: waits, timeout_ns in host time, until another operation may be put in. */
+ECLIP_API int eclip_program_wait_room(eclip_program* program, uint64_t timeout_ns);
+
+/* Moves all programs on; never blocks. For programs that do other things meanwhile. */
+ECLIP_API int eclip_scheduler_advance(eclip_scheduler* scheduler);
+/* Requests that wait in the caller's own queue: with any, the worker counts as active. One thread
+ * at a time. */
+ECLIP_API int eclip_scheduler_waiting(eclip_scheduler* scheduler, uint32_t requests);
+
+/* Waits, timeout_ns in host time, until the program's requests up to that number have completed; 1
+ * from eclip_request_test when they have, else 0.
+ *   -ETIMEDOUT, -ECANCELED (a lease ended: it was not done), and as above; eclip_last_error() of
+ *   -ETIMEDOUT names worker, stream and packet that it waits for */
+ECLIP_API int eclip_request_wait(eclip_program* program, uint64_t request, uint64_t timeout_ns);
+ECLIP_API int eclip_request_test(eclip_program* program, uint64_t request);
+/* The same for all that is in the program. */
+ECLIP_API int eclip_program_wait(eclip_program* program, uint64_t timeout_ns);
+/* The same for a recording. */
+ECLIP_API int eclip_event_wait(eclip_scheduler* scheduler, struct eclip_event event,
+                               uint64_t timeout_ns);
+
+struct eclip_scheduler_state {
+  uint32_t struct_size;   /* set by the caller */
+  uint32_t active_others; /* workers that have a request now, this one not counted */
+  uint64_t requests;      /* begun */
+  uint64_t scheduled;     /* kernels sent by the plan */
+  uint64_t bypassed;      /* kernels that stayed where the program was; eclipctl client show: why */
+  uint64_t switches;      /* of streams */
+  uint64_t barriers;      /* barrier packets */
+  uint64_t plan_epoch;    /* in force; 0: none */
+};
+ECLIP_API int eclip_scheduler_describe(eclip_scheduler* scheduler,
+                                       struct eclip_scheduler_state* state);
 
 #ifdef __cplusplus
 }

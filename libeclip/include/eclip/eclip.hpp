@@ -172,6 +172,129 @@ class Lease {
   std::unique_ptr<eclip_lease, Release> lease_;
 };
 
+/// An ordered sequence of operations of a WorkerScheduler, which must outlive it. One thread at a
+/// time.
+class WorkerProgram {
+ public:
+  explicit WorkerProgram(std::shared_ptr<eclip_context> context, eclip_scheduler* scheduler)
+      : context_(std::move(context)) {
+    detail::check(eclip_program_create(scheduler, &program_), "create a program");
+  }
+
+  /// deadline_ns on CLOCK_MONOTONIC; 0: none.
+  void begin_request(std::uint64_t deadline_ns = 0) {
+    put("begin a request", [&] { return eclip_request_begin(program_, deadline_ns); });
+  }
+  /// The request's number in the program, for wait().
+  std::uint64_t end_request() {
+    std::uint64_t number = 0;
+    put("end a request", [&] { return eclip_request_end(program_, &number); });
+    return number;
+  }
+  /// struct_size is set here.
+  void dispatch(eclip_dispatch dispatch) {
+    dispatch.struct_size = sizeof dispatch;
+    put("dispatch a kernel", [&] { return eclip_program_dispatch(program_, &dispatch); });
+  }
+  eclip_event record(std::uint32_t event) {
+    eclip_event recorded{};
+    put("record an event", [&] { return eclip_event_record(program_, event, &recorded); });
+    return recorded;
+  }
+  void wait_events(const eclip_event* events, std::uint32_t count) {
+    put("wait for events", [&] { return eclip_program_wait_events(program_, events, count); });
+  }
+  void call(void (*function)(void*), void* argument) {
+    put("call a function", [&] { return eclip_program_call(program_, function, argument); });
+  }
+  void copy(void* to, const void* from, std::uint64_t bytes) {
+    put("copy", [&] { return eclip_program_copy(program_, to, from, bytes); });
+  }
+  void pin(std::uint32_t reason) {
+    put("pin", [&] { return eclip_program_pin(program_, reason); });
+  }
+  void unpin() {
+    put("unpin", [&] { return eclip_program_unpin(program_); });
+  }
+  /// False when the timeout (host time) passed first.
+  [[nodiscard]] bool wait(std::uint64_t request, std::chrono::nanoseconds timeout) {
+    const auto count = timeout.count() > 0 ? static_cast<std::uint64_t>(timeout.count()) : 0;
+    return waited(eclip_request_wait(program_, request, count));
+  }
+  [[nodiscard]] bool wait_for_all(std::chrono::nanoseconds timeout) {
+    const auto count = timeout.count() > 0 ? static_cast<std::uint64_t>(timeout.count()) : 0;
+    return waited(eclip_program_wait(program_, count));
+  }
+
+ private:
+  /// Waits for room when the program is full; throws ETIMEDOUT when none comes.
+  template <class Operation>
+  void put(const char* tried, Operation operation) {
+    constexpr std::uint64_t longest_ns = 60'000'000'000;
+    int result = operation();
+    while (result == -EAGAIN) {
+      detail::check(eclip_program_wait_room(program_, longest_ns), tried);
+      result = operation();
+    }
+    detail::check(result, tried);
+  }
+  static bool waited(int result) {
+    if (result == -ETIMEDOUT) return false;
+    detail::check(result, "wait for a program");
+    return true;
+  }
+
+  std::shared_ptr<eclip_context> context_;
+  eclip_program* program_ = nullptr;
+};
+
+/// Sends kernels where eclipd's plan says. Move-only.
+class WorkerScheduler {
+ public:
+  explicit WorkerScheduler(std::shared_ptr<eclip_context> context,
+                           const eclip_scheduler_options* options)
+      : context_(std::move(context)) {
+    eclip_scheduler* scheduler = nullptr;
+    detail::check(eclip_scheduler_create(context_.get(), options, &scheduler),
+                  "create a scheduler");
+    scheduler_.reset(scheduler);
+  }
+
+  WorkerProgram create_program() { return WorkerProgram(context_, scheduler_.get()); }
+  std::uint32_t create_event() {
+    std::uint32_t event = 0;
+    detail::check(eclip_event_create(scheduler_.get(), &event), "create an event");
+    return event;
+  }
+  void advance() { detail::check(eclip_scheduler_advance(scheduler_.get()), "go on"); }
+  /// Requests that wait in the program's own queue.
+  void set_waiting(std::uint32_t requests) {
+    detail::check(eclip_scheduler_waiting(scheduler_.get(), requests), "tell of requests");
+  }
+  /// False when the timeout (host time) passed first.
+  [[nodiscard]] bool wait(eclip_event event, std::chrono::nanoseconds timeout) {
+    const auto count = timeout.count() > 0 ? static_cast<std::uint64_t>(timeout.count()) : 0;
+    const int result = eclip_event_wait(scheduler_.get(), event, count);
+    if (result == -ETIMEDOUT) return false;
+    detail::check(result, "wait for an event");
+    return true;
+  }
+  eclip_scheduler_state describe() const {
+    eclip_scheduler_state state{};
+    state.struct_size = sizeof state;
+    detail::check(eclip_scheduler_describe(scheduler_.get(), &state), "describe a scheduler");
+    return state;
+  }
+
+ private:
+  struct Destroy {
+    void operator()(eclip_scheduler* scheduler) const { eclip_scheduler_destroy(scheduler); }
+  };
+
+  std::shared_ptr<eclip_context> context_;
+  std::unique_ptr<eclip_scheduler, Destroy> scheduler_;
+};
+
 /// A connection to eclipd. Copies share it.
 class Connection {
  public:
@@ -201,6 +324,11 @@ class Connection {
   /// With priority, share, time to wait and term; struct_size is set here. Throws ETIMEDOUT when no
   /// stream became free within wait_ms.
   Lease lease(const eclip_lease_request& request) { return {context_, request}; }
+
+  /// A connection has one at a time.
+  WorkerScheduler scheduler(const eclip_scheduler_options* options = nullptr) {
+    return WorkerScheduler(context_, options);
+  }
 
   Memory allocate(std::uint64_t bytes, std::uint32_t flags = 0) { return {context_, bytes, flags}; }
   Signal create_signal() { return Signal(context_); }

@@ -75,11 +75,15 @@ TEST(ReplayProgram, HoldsEqualKernelsOnce) {
 
 class Requests : public ::testing::Test {
  protected:
-  static std::vector<Lease> lease(Connection& connection, std::size_t count) {
-    std::vector<Lease> leases;
-    for (std::size_t i = 0; i < count; ++i) leases.push_back(connection.lease_any(15));
-    return leases;
+  static replay::Options on_streams(std::size_t count, std::uint64_t switch_every, bool mix) {
+    replay::Options options;
+    options.streams.assign(count, replay::StreamChoice{.stream = {}, .cu_count = 15});
+    options.switch_every = switch_every;
+    options.mix = mix;
+    options.timeout = std::chrono::duration_cast<std::chrono::seconds>(deadline);
+    return options;
   }
+  static constexpr auto closed = replay::RequestRunner::Clock::time_point::min();
   static Connection connect_to(const FakeDaemon& daemon) {
     const std::string path = daemon.path();
     const eclip_connect_options options = options_for(path);
@@ -94,9 +98,8 @@ TEST_F(Requests, KeepTheirOrderOverManySwitchesOfStream) {
   ASSERT_TRUE(program.has_value());
   const std::uint64_t kernels = program->order.size() * 12;
   for (const std::uint64_t switch_every : {1U, 7U, 100U}) {
-    replay::RequestRunner runner(connection, *program, lease(connection, 3),
-                                 {switch_every, true, deadline});
-    for (int i = 0; i < 12; ++i) runner.run();
+    replay::LeasedRunner runner(connection, *program, on_streams(3, switch_every, true));
+    for (int i = 0; i < 12; ++i) runner.run(closed);
     ASSERT_GT(kernels, replay::MixChain::slot_count);
     EXPECT_EQ(runner.mix_chain()->value(), runner.mix_chain()->expected());
     EXPECT_EQ(runner.switches(), (kernels - 1) / switch_every);
@@ -109,10 +112,10 @@ TEST_F(Requests, ShowAGpuThatIgnoresBarriers) {
       {.answer = {}, .truncate_memory = false, .run_packets = true, .ignore_barriers = true});
   Connection connection = connect_to(daemon);
   const auto program = replay::build_program(load("resnet152-b1.h100.json"), true);
-  replay::RequestRunner runner(connection, *program, lease(connection, 3), {5, true, deadline});
+  replay::LeasedRunner runner(connection, *program, on_streams(3, 5, true));
   const auto wrong = [&] {
     try {
-      runner.run();
+      runner.run(closed);
     } catch (const ApiError&) {
       return true;  // a signal that should have completed is busy
     }
@@ -128,7 +131,7 @@ TEST_F(Requests, AreMeasuredAndReported) {
   Connection connection = connect_to(daemon);
   const model::Profile profile = load("alexnet-b1.h100.json");
   const auto program = replay::build_program(profile, false);
-  replay::RequestRunner runner(connection, *program, lease(connection, 1), {0, false, deadline});
+  replay::LeasedRunner runner(connection, *program, on_streams(1, 0, false));
   replay::Options options;
   options.requests = 20;
   options.warmup = 3;
@@ -136,8 +139,8 @@ TEST_F(Requests, AreMeasuredAndReported) {
   const std::atomic<bool> stop = false;
   const replay::Workload workload{
       .run_request =
-          [&] {
-            runner.run();
+          [&](replay::HostClock::time_point next) {
+            runner.run(next);
             return true;
           },
       .device_time_rate = [&] { return connection.gpu().device_time_rate; },
@@ -161,7 +164,7 @@ TEST(Stop, EndsTheRunAfterTheCurrentRequest) {
   std::atomic<bool> stop = false;
   std::uint64_t requests = 0;
   const replay::Workload workload{.run_request =
-                                      [&] {
+                                      [&](replay::HostClock::time_point) {
                                         stop = ++requests == 5;
                                         return true;
                                       },
