@@ -565,12 +565,21 @@ bool Scheduler::mark_last(Program& program, bool ends_group) {
 }
 
 bool Scheduler::send_dependencies(Program& program) {
-  // Those on the same stream are before this packet, which has the barrier bit.
+  // Those on the same stream are before this packet, which has the barrier bit. They are the
+  // program's own from now on: what waits for it waits for them.
   auto* const begin = program.dependencies.data();
+  bool same_stream = false;
   auto* end = std::remove_if(begin, begin + program.dependency_count, [&](const auto& dependency) {
-    return dependency.stream == program.stream || sink_.is_complete(dependency.use);
+    if (sink_.is_complete(dependency.use)) return true;
+    if (dependency.stream != program.stream) return false;
+    same_stream = true;
+    return true;
   });
   program.dependency_count = static_cast<std::uint32_t>(end - begin);
+  if (same_stream) {
+    program.outstanding = true;
+    program.last = {0, 0};
+  }
   while (program.dependency_count > 0) {
     LeasePacket barrier = barrier_packet();
     const std::uint32_t count = std::min<std::uint32_t>(5, program.dependency_count);
