@@ -383,9 +383,13 @@ bool Scheduler::push(Program& program, const LeasePacket& packet) {
 }
 
 std::optional<SignalUse> Scheduler::take_signal() {
-  const auto use = sink_.begin_use(next_signal_);
-  if (use) next_signal_ = (next_signal_ + 1) % PacketSink::signal_count;
-  return use;
+  // One that a long kernel holds does not stop the others.
+  for (std::uint32_t tries = 0; tries < PacketSink::signal_count; ++tries) {
+    const auto use = sink_.begin_use(next_signal_);
+    next_signal_ = (next_signal_ + 1) % PacketSink::signal_count;
+    if (use) return use;
+  }
+  return std::nullopt;
 }
 
 // --- kernels and groups
