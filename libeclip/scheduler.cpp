@@ -217,7 +217,7 @@ bool Scheduler::is_complete(EventUse use) const {
   const Event& event = *events_[use.event];
   const std::uint32_t submitted = event.submitted.load(std::memory_order_acquire);
   if (static_cast<std::int32_t>(submitted - use.recording) < 0) return false;
-  // A later recording stands for the earlier ones: it follows them, or they were waited for.
+  // A later recording stands for the earlier ones: see record_event.
   return sink_.is_complete(unpack(event.use.load(std::memory_order_acquire)));
 }
 
@@ -649,9 +649,21 @@ bool Scheduler::add_dependencies(Program& program, const Operation& operation) {
 }
 
 bool Scheduler::record_event(Program& program, const Operation& operation) {
+  Event& event = *events_[operation.events[0].event];
+  // Recordings of several programs take effect in their order, and each stands for those before.
+  if (event.submitted.load(std::memory_order_relaxed) + 1 != operation.events[0].recording)
+    return false;
+  if (event.program != &program) {
+    const SignalUse before = unpack(event.use.load(std::memory_order_relaxed));
+    if (!sink_.is_complete(before)) {
+      if (program.dependency_count == Program::most_dependencies && !send_dependencies(program))
+        return false;
+      program.dependencies[program.dependency_count++] = {before, event.stream};
+    }
+    event.program = &program;
+  }
   if (program.dependency_count > 0 && !send_dependencies(program)) return false;
   if (!mark_last(program, false)) return false;
-  Event& event = *events_[operation.events[0].event];
   event.stream = program.stream;
   event.use.store(program.outstanding ? pack(program.last) : 0, std::memory_order_release);
   event.submitted.store(operation.events[0].recording, std::memory_order_release);
