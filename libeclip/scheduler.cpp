@@ -237,14 +237,19 @@ SignalUse Scheduler::awaited() const {
 
 void Scheduler::add_work(std::int64_t requests) {
   const std::int64_t before = work_.fetch_add(requests);
-  const std::uint32_t bit = seat_bit_.load();
-  if (active_set_ == nullptr || bit == 0) return;
-  if (before == 0 && requests > 0) {
-    active_set_->fetch_or(bit);
-  } else if (before + requests == 0) {
-    active_set_->fetch_and(~bit);
-    // Another thread may have begun a request before the bit was cleared.
-    if (work_.load() > 0) active_set_->fetch_or(bit);
+  if ((before > 0) != (before + requests > 0)) show_activity();
+}
+
+/// Whoever stores last looks once more, so that the bit is right when all threads are through.
+void Scheduler::show_activity() {
+  if (active_set_ == nullptr) return;
+  while (const std::uint32_t bit = seat_bit_.load()) {
+    const bool active = work_.load() > 0;
+    if (active)
+      active_set_->fetch_or(bit);
+    else
+      active_set_->fetch_and(~bit);
+    if (active == (work_.load() > 0)) return;
   }
 }
 
@@ -268,7 +273,7 @@ void Scheduler::read_plan() {
   const std::uint32_t before = seat_bit_.exchange(bit);
   if (active_set_ == nullptr || bit == before) return;
   if (before != 0) active_set_->fetch_and(~before);
-  if (bit != 0 && work_.load() > 0) active_set_->fetch_or(bit);
+  show_activity();
 }
 
 // --- progress

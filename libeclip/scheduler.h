@@ -297,6 +297,7 @@ class Scheduler {
   bool run_calls();
   void request_completed(Program& program);
   void add_work(std::int64_t requests);
+  void show_activity();
 
   PacketSink& sink_;
   const PlanReader plan_;
