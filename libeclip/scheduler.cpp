@@ -436,6 +436,10 @@ bool Scheduler::start_group(Program& program, BypassReason stays) {
     if (!move_to(program, choice.stream)) return false;
     add(report_.switches[static_cast<std::size_t>(choice.why)], 1);
   }
+  if (choice.bypass == BypassReason::count) {
+    program.epoch = groups_->epoch;
+    program.active = choice.active;
+  }
   program.in_group = true;
   program.bypass = choice.bypass;
   program.group_end = UINT32_MAX;
@@ -509,12 +513,11 @@ Scheduler::Choice Scheduler::choose(Program& program, BypassReason stays) {
     return choice;
   }
   choice.stream = *stream;
+  choice.active = active;
   if (program.epoch != groups_->epoch)
     choice.why = SwitchReason::new_plan;
   else if (program.active != active)
     choice.why = SwitchReason::active_set;
-  program.epoch = groups_->epoch;
-  program.active = active;
   return choice;
 }
 

@@ -256,7 +256,7 @@ class Scheduler {
   struct Choice {
     std::uint32_t stream = 0;
     BypassReason bypass = BypassReason::count;
-    std::uint32_t group = 0;  ///< of the plan, when there is no bypass
+    std::uint32_t active = 0;  ///< set of workers, when there is no bypass
     SwitchReason why = SwitchReason::plan;
   };
   struct Event {
