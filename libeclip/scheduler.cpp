@@ -218,7 +218,7 @@ bool Scheduler::is_complete(EventUse use) {
   const Event& event = *events_[use.event];
   const std::uint32_t submitted = event.submitted.load(std::memory_order_acquire);
   if (static_cast<std::int32_t>(submitted - use.recording) < 0) return false;
-  // A later recording stands for the earlier ones: it follows them, or they were waited for.
+  // A later recording stands for the earlier ones: see record_event.
   const SignalUse signal = unpack(event.use.load(std::memory_order_acquire));
   if (!sink_.is_complete(signal)) return false;
   if (!sink_.is_dropped(signal)) return true;
@@ -247,14 +247,19 @@ SignalUse Scheduler::awaited() const {
 
 void Scheduler::add_work(std::int64_t requests) {
   const std::int64_t before = work_.fetch_add(requests);
-  const std::uint32_t bit = seat_bit_.load();
-  if (active_set_ == nullptr || bit == 0) return;
-  if (before == 0 && requests > 0) {
-    active_set_->fetch_or(bit);
-  } else if (before + requests == 0) {
-    active_set_->fetch_and(~bit);
-    // Another thread may have begun a request before the bit was cleared.
-    if (work_.load() > 0) active_set_->fetch_or(bit);
+  if ((before > 0) != (before + requests > 0)) show_activity();
+}
+
+/// Whoever stores last looks once more, so that the bit is right when all threads are through.
+void Scheduler::show_activity() {
+  if (active_set_ == nullptr) return;
+  while (const std::uint32_t bit = seat_bit_.load()) {
+    const bool active = work_.load() > 0;
+    if (active)
+      active_set_->fetch_or(bit);
+    else
+      active_set_->fetch_and(~bit);
+    if (active == (work_.load() > 0)) return;
   }
 }
 
@@ -278,7 +283,7 @@ void Scheduler::read_plan() {
   const std::uint32_t before = seat_bit_.exchange(bit);
   if (active_set_ == nullptr || bit == before) return;
   if (before != 0) active_set_->fetch_and(~before);
-  if (bit != 0 && work_.load() > 0) active_set_->fetch_or(bit);
+  show_activity();
 }
 
 // --- progress
@@ -394,9 +399,13 @@ bool Scheduler::push(Program& program, const LeasePacket& packet) {
 }
 
 std::optional<SignalUse> Scheduler::take_signal() {
-  const auto use = sink_.begin_use(next_signal_);
-  if (use) next_signal_ = (next_signal_ + 1) % PacketSink::signal_count;
-  return use;
+  // One that a long kernel holds does not stop the others.
+  for (std::uint32_t tries = 0; tries < PacketSink::signal_count; ++tries) {
+    const auto use = sink_.begin_use(next_signal_);
+    next_signal_ = (next_signal_ + 1) % PacketSink::signal_count;
+    if (use) return use;
+  }
+  return std::nullopt;
 }
 
 // --- kernels and groups
@@ -437,6 +446,10 @@ bool Scheduler::start_group(Program& program, BypassReason stays) {
   if (choice.stream != program.stream) {
     if (!move_to(program, choice.stream)) return false;
     add(report_.switches[static_cast<std::size_t>(choice.why)], 1);
+  }
+  if (choice.bypass == BypassReason::count) {
+    program.epoch = groups_->epoch;
+    program.active = choice.active;
   }
   program.in_group = true;
   program.bypass = choice.bypass;
@@ -511,12 +524,11 @@ Scheduler::Choice Scheduler::choose(Program& program, BypassReason stays) {
     return choice;
   }
   choice.stream = *stream;
+  choice.active = active;
   if (program.epoch != groups_->epoch)
     choice.why = SwitchReason::new_plan;
   else if (program.active != active)
     choice.why = SwitchReason::active_set;
-  program.epoch = groups_->epoch;
-  program.active = active;
   return choice;
 }
 
@@ -576,12 +588,21 @@ bool Scheduler::mark_last(Program& program, bool ends_group) {
 }
 
 bool Scheduler::send_dependencies(Program& program) {
-  // Those on the same stream are before this packet, which has the barrier bit.
+  // Those on the same stream are before this packet, which has the barrier bit. They are the
+  // program's own from now on: what waits for it waits for them.
   auto* const begin = program.dependencies.data();
+  bool same_stream = false;
   auto* end = std::remove_if(begin, begin + program.dependency_count, [&](const auto& dependency) {
-    return dependency.stream == program.stream || sink_.is_complete(dependency.use);
+    if (sink_.is_complete(dependency.use)) return true;
+    if (dependency.stream != program.stream) return false;
+    same_stream = true;
+    return true;
   });
   program.dependency_count = static_cast<std::uint32_t>(end - begin);
+  if (same_stream) {
+    program.outstanding = true;
+    program.last = {0, 0};
+  }
   while (program.dependency_count > 0) {
     LeasePacket barrier = barrier_packet();
     const std::uint32_t count = std::min<std::uint32_t>(5, program.dependency_count);
@@ -647,9 +668,21 @@ bool Scheduler::add_dependencies(Program& program, const Operation& operation) {
 }
 
 bool Scheduler::record_event(Program& program, const Operation& operation) {
+  Event& event = *events_[operation.events[0].event];
+  // Recordings of several programs take effect in their order, and each stands for those before.
+  if (event.submitted.load(std::memory_order_relaxed) + 1 != operation.events[0].recording)
+    return false;
+  if (event.program != &program) {
+    const SignalUse before = unpack(event.use.load(std::memory_order_relaxed));
+    if (!sink_.is_complete(before)) {
+      if (program.dependency_count == Program::most_dependencies && !send_dependencies(program))
+        return false;
+      program.dependencies[program.dependency_count++] = {before, event.stream};
+    }
+    event.program = &program;
+  }
   if (program.dependency_count > 0 && !send_dependencies(program)) return false;
   if (!mark_last(program, false)) return false;
-  Event& event = *events_[operation.events[0].event];
   event.stream = program.stream;
   event.use.store(program.outstanding ? pack(program.last) : 0, std::memory_order_release);
   event.submitted.store(operation.events[0].recording, std::memory_order_release);

@@ -212,7 +212,8 @@ class Scheduler {
   /// `stays`: the kernel may not be moved between streams (cooperative, persistent, unknown).
   Enqueued dispatch(Program& program, const LeaseDispatch& kernel,
                     BypassReason stays = BypassReason::count);
-  /// `use`, if it is returned, names this recording.
+  /// `use`, if it is returned, names this recording. It waits for those before it of the same
+  /// event, also by other programs. One thread at a time records an event.
   Enqueued record(Program& program, std::uint32_t event, EventUse* use = nullptr);
   /// What follows waits for these recordings, of this scheduler.
   Enqueued wait(Program& program, std::span<const EventUse> events);
@@ -271,7 +272,7 @@ class Scheduler {
   struct Choice {
     std::uint32_t stream = 0;
     BypassReason bypass = BypassReason::count;
-    std::uint32_t group = 0;  ///< of the plan, when there is no bypass
+    std::uint32_t active = 0;  ///< set of workers, when there is no bypass
     SwitchReason why = SwitchReason::plan;
   };
   struct Event {
@@ -279,6 +280,7 @@ class Scheduler {
     std::atomic<std::uint32_t> submitted{0};  // recording
     std::atomic<std::uint64_t> use{0};        // a SignalUse, of that recording
     std::uint32_t stream = 0;
+    const Program* program = nullptr;  // that records it, or did last
   };
 
   Enqueued put(Program& program, const Operation& operation);
@@ -311,6 +313,7 @@ class Scheduler {
   bool run_calls();
   void request_completed(Program& program);
   void add_work(std::int64_t requests);
+  void show_activity();
 
   PacketSink& sink_;
   const PlanReader plan_;
