@@ -257,6 +257,14 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
         return reply(make_message(MessageType::lease_queued, sequence, *queued));
       return granted(std::get<Service::NewLease>(*lease));
     }
+    case MessageType::schedule: {
+      auto scheduled = service_.schedule(worker, payload_of<Schedule>(message));
+      if (!scheduled) return tl::unexpected(scheduled.error());
+      ECLIP_TESTPOINT("schedule_granted_unsaid");
+      const std::vector<int> fds{scheduled->active_set_fd, scheduled->rings_fd.get()};
+      return reply(make_message(MessageType::scheduled, sequence, scheduled->reply), fds,
+                   std::move(scheduled->rings_fd));
+    }
     case MessageType::lease_claim: {
       auto lease = service_.claim_lease(worker, LeaseId{payload_of<Handle>(message).value});
       if (!lease) return tl::unexpected(lease.error());

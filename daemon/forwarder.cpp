@@ -290,7 +290,8 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
   VettedPacket vetted;
   while (lease.visible > 0 && pushed < room && stream.has_room()) {
     const LeasePacket packet = lease.reader.copy_next();
-    if (auto passed = vet_packet(packet, worker.objects, vetted); !passed) {
+    if (auto passed = vet_packet(packet, worker.objects, packet_flags(lease.scheduled), vetted);
+        !passed) {
       fault = std::move(passed.error());
       break;
     }

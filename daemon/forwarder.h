@@ -46,10 +46,14 @@ struct LeaseUse {
 struct ForwardedLease {
   LeaseId id;
   StreamId stream;
-  Region region;  ///< holds the ring
+  std::shared_ptr<const Region> region;  ///< holds the ring, and may hold others
   LeaseRingReader reader;
   LeaseSlot* slot = nullptr;   ///< the forwarder's own from open_lease() until it has ended
   std::uint32_t weight = 100;  ///< against other leases of its stream
+  /// One of those that eclipd grants for plans: its packets may end groups, and on a stream that it
+  /// shares, leases take turns (daemon/stream_turns.h).
+  bool scheduled = false;
+  LatencyClass latency_class = LatencyClass::throughput;  ///< of the worker's scheduler
   std::shared_ptr<LeaseUse> use = std::make_shared<LeaseUse>();
   /// Called on the forwarder's thread when the lease has ended and its packets have completed.
   std::function<void()> on_closed;

@@ -60,7 +60,7 @@ class GpuMemory {
   Place place_;
 };
 
-/// A CU-masked AQL queue; destroyed with the object.
+/// An AQL queue; destroyed with the object.
 class HardwareQueue {
  public:
   virtual ~HardwareQueue() = default;
@@ -98,9 +98,10 @@ class GpuDevice {
   /// Makes the process's own, page-aligned memory known to the GPU. It must outlive the result.
   virtual Result<GpuMemory> register_host(std::span<std::byte> memory) = 0;
 
-  /// A queue with `packet_count` slots (a power of two) on the mask's CUs.
-  virtual Result<std::unique_ptr<HardwareQueue>> create_queue(std::uint32_t packet_count,
-                                                              const CuMask& mask) = 0;
+  /// A queue with `packet_count` slots (a power of two) on the mask's CUs; without a mask on all,
+  /// and then none is ever set.
+  virtual Result<std::unique_ptr<HardwareQueue>> create_queue(
+      std::uint32_t packet_count, const std::optional<CuMask>& mask) = 0;
   virtual Result<ClockSample> sample_clock() = 0;
 
   /// Queue creations, destructions and mask changes that this process has asked of the driver.

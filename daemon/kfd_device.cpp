@@ -43,6 +43,16 @@ Result<std::uint64_t> read_counter_hz(std::uint32_t render_minor) {
   return std::uint64_t{info.gpu_counter_freq} * 1000;
 }
 
+Result<void> set_mask(HSA_QUEUEID queue, const CuMask& mask) {
+  std::vector<std::uint32_t> words(mask.words().begin(), mask.words().end());
+  queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
+  if (const auto status =
+          hsaKmtSetQueueCUMask(queue, static_cast<std::uint32_t>(words.size() * 32), words.data());
+      status != HSAKMT_STATUS_SUCCESS)
+    return fail_thunk("set CU mask " + mask.to_string(), status);
+  return {};
+}
+
 /// A queue of the KFD's.
 struct KfdQueue final : HardwareQueue {
   ~KfdQueue() override {
@@ -152,7 +162,7 @@ Result<GpuMemory> KfdDevice::register_host(std::span<std::byte> memory) {
 }
 
 Result<std::unique_ptr<HardwareQueue>> KfdDevice::create_queue(std::uint32_t packet_count,
-                                                               const CuMask& mask) {
+                                                               const std::optional<CuMask>& mask) {
   auto queue = std::make_unique<KfdQueue>();
   auto packets = allocate_system(packet_count * sizeof(AqlPacket));
   if (!packets) return tl::unexpected(packets.error());
@@ -187,13 +197,8 @@ Result<std::unique_ptr<HardwareQueue>> KfdDevice::create_queue(std::uint32_t pac
     return fail_thunk("create a hardware queue", status);
   queue->id = resource.QueueId;
   queue->created = true;
-
-  std::vector<std::uint32_t> words(mask.words().begin(), mask.words().end());
-  queue_ioctl_count.fetch_add(1, std::memory_order_relaxed);
-  if (const auto status = hsaKmtSetQueueCUMask(
-          queue->id, static_cast<std::uint32_t>(words.size() * 32), words.data());
-      status != HSAKMT_STATUS_SUCCESS)
-    return fail_thunk("set CU mask " + mask.to_string(), status);
+  if (mask)
+    if (auto set = set_mask(queue->id, *mask); !set) return tl::unexpected(set.error());
   queue->ring_.emplace(slots, amd_queue->write_dispatch_id, amd_queue->read_dispatch_id,
                        *resource.Queue_DoorBell_aql);
   return queue;

@@ -22,7 +22,7 @@ class KfdDevice final : public GpuDevice {
   Result<GpuMemory> allocate_device_local(std::uint64_t bytes) override;
   Result<GpuMemory> register_host(std::span<std::byte> memory) override;
   Result<std::unique_ptr<HardwareQueue>> create_queue(std::uint32_t packet_count,
-                                                      const CuMask& mask) override;
+                                                      const std::optional<CuMask>& mask) override;
   Result<ClockSample> sample_clock() override;
   [[nodiscard]] std::uint64_t queue_ioctls() const override;
   Result<CompletionInterrupt> watch(std::function<void(Error)> failed) override;

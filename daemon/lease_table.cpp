@@ -45,6 +45,39 @@ Result<LeaseId> LeaseTable::acquire(WorkerId worker, const Terms& terms, Time no
   return id;
 }
 
+Result<std::vector<LeaseId>> LeaseTable::schedule(WorkerId worker, Time now) {
+  if (is_scheduled(worker))
+    return fail(Errc::already_in_use, "worker " + std::to_string(worker.value) +
+                                          " has its scheduled leases; release them first");
+  const auto pool = static_cast<std::uint32_t>(masks_.size());
+  std::vector<StreamId> streams;
+  for (std::uint32_t i = 0; i < pool; ++i) streams.push_back(StreamId{i});
+  for (std::uint32_t i = pool; i < pool + policy_.unmasked_queues; ++i) {
+    const StreamId stream{i};
+    if (std::any_of(leases_.begin(), leases_.end(),
+                    [stream](const Entry& entry) { return entry.second.stream == stream; }))
+      continue;
+    streams.push_back(stream);
+    break;
+  }
+  std::vector<LeaseId> granted;
+  for (const StreamId stream : streams) {
+    const LeaseId id{++last_lease_};
+    Lease& lease = leases_[id.value];
+    lease = Lease{.worker = worker, .terms = {}, .stream = stream, .deadline = {}, .since = now};
+    lease.scheduled = true;
+    activate(id, lease, now);
+    granted.push_back(id);
+  }
+  return granted;
+}
+
+bool LeaseTable::is_scheduled(WorkerId worker) const {
+  return std::any_of(leases_.begin(), leases_.end(), [worker](const Entry& entry) {
+    return entry.second.worker == worker && entry.second.scheduled && !entry.second.released;
+  });
+}
+
 Result<void> LeaseTable::claim(LeaseId id, WorkerId worker, Time now) {
   auto lease = find_of(id, worker);
   if (!lease) return tl::unexpected(lease.error());
@@ -198,7 +231,9 @@ LeaseTable::StreamUse LeaseTable::use_of(StreamId stream) const {
   StreamUse use;
   for (const auto& [id, lease] : leases_) {
     if (lease.stream != stream) continue;
-    if (holds(lease))
+    if (lease.scheduled)
+      use.scheduled += holds(lease) ? 1 : 0;
+    else if (holds(lease))
       use.holders.push_back(LeaseId{id});
     else
       use.draining = true;
@@ -304,9 +339,10 @@ Result<void> LeaseTable::check_possible(const Terms& terms) const {
 }
 
 std::uint32_t LeaseTable::occupants(std::uint32_t stream) const {
-  return static_cast<std::uint32_t>(std::count_if(
-      leases_.begin(), leases_.end(),
-      [stream](const Entry& entry) { return entry.second.stream == StreamId{stream}; }));
+  return static_cast<std::uint32_t>(
+      std::count_if(leases_.begin(), leases_.end(), [stream](const Entry& entry) {
+        return entry.second.stream == StreamId{stream} && !entry.second.scheduled;
+      }));
 }
 
 std::optional<StreamId> LeaseTable::best_stream(const Terms& terms) const {
@@ -358,7 +394,8 @@ void LeaseTable::make_room(const std::vector<LeaseId>& waiting, Time now) {
   // first in line already; each revocation makes room for one.
   std::vector<std::uint32_t> coming(masks_.size());
   for (const auto& [id, lease] : leases_)
-    if (lease.stream && (lease.state == LeaseState::revoked || lease.state == LeaseState::ended))
+    if (lease.stream && !lease.scheduled &&
+        (lease.state == LeaseState::revoked || lease.state == LeaseState::ended))
       ++coming[lease.stream->value];
   for (const LeaseId id : waiting) {
     const Terms& terms = leases_.at(id.value).terms;
@@ -382,8 +419,8 @@ std::optional<LeaseId> LeaseTable::victim_for(const Terms& terms) const {
   };
   for (const auto& entry : leases_) {
     const Lease& lease = entry.second;
-    if (lease.state != LeaseState::active || lease.terms.priority >= terms.priority ||
-        !fits(terms, lease.stream->value))
+    if (lease.state != LeaseState::active || lease.scheduled ||
+        lease.terms.priority >= terms.priority || !fits(terms, lease.stream->value))
       continue;
     if (victim == nullptr || rank(entry) <= rank(*victim)) victim = &entry;
   }

@@ -21,6 +21,10 @@ namespace eclip::daemon {
 /// Waiting requests stand in one line: higher priority first, then first come, first served. A
 /// stream with room goes to the first in line that it fits, so that no request ever finds one that
 /// fits somebody before it.
+///
+/// Scheduled leases (schedule()) are beside all this: a worker has one on each stream of the pool
+/// and on a queue without a CU mask of its own. They have the same life, but no term, and occupy no
+/// stream: whoever else leases it takes turns with them.
 class LeaseTable {
  public:
   using Time = std::chrono::steady_clock::time_point;
@@ -32,6 +36,7 @@ class LeaseTable {
     bool preempt = false;                      ///< higher priorities take streams from lower ones
     Duration grace{};                          ///< of a lease that is preempted or expired
     Duration claim_time{};                     ///< within which an offer must be taken
+    std::uint32_t unmasked_queues = 0;         ///< streams without a CU mask, after the pool's
   };
   /// What a worker asks for.
   struct Terms {
@@ -47,11 +52,13 @@ class LeaseTable {
     Terms terms;
     LeaseState state = LeaseState::none;
     LeaseEnd reason = LeaseEnd::none;
-    /// Held or offered; also when ended, until closed() says that its packets have completed.
+    /// Held or offered; also when ended, until closed() says that its packets have completed. A
+    /// scheduled lease's may be one without a CU mask (is_unmasked()).
     std::optional<StreamId> stream;
     std::optional<Time> deadline;  ///< when the state ends by itself
     Time since{};                  ///< of the request, or, once it was active, of the grant
     bool released = false;         ///< ended, and its worker has no more use for it
+    bool scheduled = false;        ///< one of those that schedule() has granted
   };
   /// One step of one lease. from == to: its deadline alone has changed, or, when ended, what is
   /// left in its ring is to be dropped after all.
@@ -70,6 +77,10 @@ class LeaseTable {
   /// Grants a stream (the lease is active) or queues the request. Errc::no_stream when none that
   /// fits has room and the request will not wait, Errc::invalid_argument when none could ever fit.
   Result<LeaseId> acquire(WorkerId worker, const Terms& terms, Time now);
+  /// Grants a lease on each stream of the pool and, as the last one, on a stream without a CU mask
+  /// if one is left. Errc::already_in_use: the worker has scheduled leases that it has not
+  /// released.
+  Result<std::vector<LeaseId>> schedule(WorkerId worker, Time now);
   /// The worker takes what it was offered. Errc::not_found; Errc::lease_ended: nothing is offered.
   Result<void> claim(LeaseId lease, WorkerId worker, Time now);
   /// The worker has no more use for it, whatever its state. Errc::not_found.
@@ -101,9 +112,18 @@ class LeaseTable {
   [[nodiscard]] std::uint32_t queued() const;
 
   [[nodiscard]] const std::vector<CuMask>& masks() const { return masks_; }
+  /// Of the queues after the pool's streams.
+  [[nodiscard]] bool is_unmasked(StreamId stream) const { return stream.value >= masks_.size(); }
+  /// CUs that a stream's kernels can run on.
+  [[nodiscard]] std::uint32_t cu_count(StreamId stream) const {
+    return is_unmasked(stream) ? policy_.gpu_cu_count : masks_[stream.value].count();
+  }
+  /// The worker has scheduled leases that it has not released.
+  [[nodiscard]] bool is_scheduled(WorkerId worker) const;
   struct StreamUse {
-    std::vector<LeaseId> holders;  ///< offered, active or revoked; oldest first
+    std::vector<LeaseId> holders;  ///< offered, active or revoked; oldest first; none scheduled
     bool draining = false;         ///< packets of ended leases are still to complete
+    std::uint32_t scheduled = 0;   ///< scheduled leases that are active or revoked
   };
   [[nodiscard]] StreamUse use_of(StreamId stream) const;
 

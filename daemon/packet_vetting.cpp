@@ -135,11 +135,12 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
 
 }  // namespace
 
-Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects,
+Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects, std::uint8_t flags,
                         VettedPacket& vetted) {
   vetted = {};
-  if ((packet.flags & ~LeasePacket::flag_barrier) != 0)
-    return refuse("unknown packet flags " + std::to_string(packet.flags));
+  if ((packet.flags & ~flags) != 0)
+    return refuse("packet flags " + std::to_string(packet.flags) + "; this lease's may have " +
+                  std::to_string(flags));
   const auto completion = vet_completion(packet.completion, objects, vetted);
   if (!completion) return tl::unexpected(completion.error());
   Result<void> checked;

@@ -12,10 +12,14 @@
 #include "daemon/aql_ring.h"
 #include "ipc/board.h"
 #include "ipc/lease_ring.h"
+#include "ipc/plan_table.h"
 #include "ipc/result.h"
 #include "ipc/worker_regions.h"
 
 namespace eclip::daemon {
+
+/// Those of the pool, and those without a CU mask, of which each worker of a plan has one.
+inline constexpr std::size_t max_forwarded_streams = Board::max_streams + PlanTable::max_workers;
 
 /// What a worker may refer to in its packets, and how far its signals have got. The forwarder's
 /// own: nothing in it can be written by the worker.
@@ -34,7 +38,7 @@ struct WorkerObjects {
     std::uint32_t generation = 0;  ///< last use forwarded or dropped; 0: none
     std::uint32_t cancelled = 0;   ///< last use that was dropped; 0: none
     /// For each stream: one past the number of the last barrier packet that waits for this signal.
-    std::array<std::uint64_t, Board::max_streams> barriers_end{};
+    std::array<std::uint64_t, max_forwarded_streams> barriers_end{};
   };
 
   std::vector<Kernel> kernels;  ///< handle h is kernels[h - 1]
@@ -70,13 +74,19 @@ struct VettedPacket {
   std::array<std::uint32_t, 5> waits_for;   ///< signals that a barrier waits for
 };
 
-/// Checks a copied packet. Pure, but for reading the signals' values. Errc::malformed says which
-/// field is wrong and what is allowed.
-Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects,
+/// Flags that packets of a lease may have.
+[[nodiscard]] constexpr std::uint8_t packet_flags(bool scheduled) {
+  return LeasePacket::flag_barrier | (scheduled ? LeasePacket::flag_group_end : 0);
+}
+
+/// Checks a copied packet. Pure, but for reading the signals' values. `flags`: those allowed.
+/// Errc::malformed says which field is wrong and what is allowed.
+Result<void> vet_packet(const LeasePacket& packet, const WorkerObjects& objects, std::uint8_t flags,
                         VettedPacket& vetted);
-inline Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& objects) {
+inline Result<VettedPacket> vet_packet(const LeasePacket& packet, const WorkerObjects& objects,
+                                       std::uint8_t flags = packet_flags(false)) {
   VettedPacket vetted;
-  const auto passed = vet_packet(packet, objects, vetted);
+  const auto passed = vet_packet(packet, objects, flags, vetted);
   if (!passed) return tl::unexpected(passed.error());
   return vetted;
 }

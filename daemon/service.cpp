@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "daemon/profile_library.h"
+#include "ipc/active_set.h"
 #include "ipc/printable.h"
 
 namespace eclip::daemon {
@@ -78,20 +79,51 @@ Result<void> Service::create_pool() {
                   "create stream " + std::to_string(queues_.size()) + " of the pool");
     queues_.push_back(std::move(*queue));
   }
+  pool_size_ = queues_.size();
+  create_unmasked_queues();
   auto signals = device_->allocate_system(own_signal_count * sizeof(SignalSlot));
   if (!signals) return tl::unexpected(signals.error());
   own_signals_ = std::move(*signals);
   table_.emplace(*masks,
-                 LeaseTable::Policy{.gpu_cu_count = gpu.cu_count,
-                                    .max_holders_per_stream = config_.leases.max_holders_per_stream,
-                                    .preempt = config_.leases.preempt,
-                                    .grace = config_.leases.grace,
-                                    .claim_time = config_.leases.claim});
+                 LeaseTable::Policy{
+                     .gpu_cu_count = gpu.cu_count,
+                     .max_holders_per_stream = config_.leases.max_holders_per_stream,
+                     .preempt = config_.leases.preempt,
+                     .grace = config_.leases.grace,
+                     .claim_time = config_.leases.claim,
+                     .unmasked_queues = static_cast<std::uint32_t>(queues_.size() - pool_size_)});
   queue_ioctls_at_start_ = device_->queue_ioctls();
   if (auto created = create_board(*masks); !created) return created;
-  spdlog::info("GPU at node {}: {}, {} CUs in {} shader engines; pool of {} streams",
-               gpu.node.value, gpu.name, gpu.cu_count, gpu.shader_engines, masks->size());
+  spdlog::info(
+      "GPU at node {}: {}, {} CUs in {} shader engines; pool of {} streams, {} queues without a "
+      "CU mask",
+      gpu.node.value, gpu.name, gpu.cu_count, gpu.shader_engines, masks->size(),
+      queues_.size() - pool_size_);
   return calibrate_clock();
+}
+
+void Service::create_unmasked_queues() {
+  // After the pool's: the guard can tell masks from queues best in a process that has only masked
+  // ones (docs/adr/0009).
+  const std::size_t slots = device_->topology().hardware_queue_slots;
+  std::size_t wanted = PlanTable::max_workers;
+  if (slots != 0) wanted = std::min(wanted, slots - std::min(slots, pool_size_));
+  if (wanted < PlanTable::max_workers)
+    spdlog::warn(
+        "the GPU has {} hardware queue slots, of which the pool takes {}: {} scheduled workers at "
+        "a "
+        "time get a queue without a CU mask, later ones use the pool alone (fewer pool.streams "
+        "leave room for more)",
+        slots, pool_size_, wanted);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    auto queue = device_->create_queue(queue_packets, std::nullopt);
+    if (!queue) {
+      spdlog::warn("queue {} without a CU mask: {}; scheduled workers beyond {} do without",
+                   queues_.size(), queue.error().message(), i);
+      return;
+    }
+    queues_.push_back(std::move(*queue));
+  }
 }
 
 Result<void> Service::create_board(const std::vector<CuMask>& masks) {
@@ -99,6 +131,10 @@ Result<void> Service::create_board(const std::vector<CuMask>& masks) {
       Region::create("eclip-board", RegionKind::board, sizeof(Board), RegionWriter::daemon, epoch_);
   if (!region) return tl::unexpected(region.error());
   board_region_.emplace(std::move(*region));
+  auto active_set = Region::create("eclip-active-set", RegionKind::active_set, sizeof(ActiveSet),
+                                   RegionWriter::both, epoch_);
+  if (!active_set) return tl::unexpected(active_set.error());
+  active_set_region_.emplace(std::move(*active_set));
   Board& board = board_region_->payload<Board>();
   board.device_time_rate.store(std::uint64_t{1} << 32);
   board.gpu_counter_hz = device_->counter_hz();
@@ -242,6 +278,7 @@ void Service::remove_worker(WorkerId id) {
   if (found == clients_.end()) return;
   spdlog::info("worker {} '{}' left: {} packets", id.value, found->second.worker->name(),
                found->second.worker->forwarded()->packets.load());
+  clear_active(id);
   if (plans_) (*plans_)->remove(id);
   account_energy();
   table_->end_all(id, LeaseEnd::gone, true, Clock::now());

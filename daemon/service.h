@@ -68,6 +68,14 @@ class Service {
     LeaseGranted reply;
     UniqueFd ring_fd;
   };
+  struct NewSchedule {
+    Scheduled reply;
+    int active_set_fd;  ///< stays the service's
+    UniqueFd rings_fd;
+  };
+  /// Leases on all streams, for a worker whose scheduler follows the plan. Errc::already_in_use,
+  /// Errc::quota_exceeded; Errc::access_denied: its user may not have all CUs.
+  Result<NewSchedule> schedule(WorkerId worker, const Schedule& request);
   /// A lease, or a place in the queue.
   Result<std::variant<NewLease, LeaseQueued>> acquire_lease(WorkerId worker,
                                                             const LeaseAcquire& request);
@@ -125,14 +133,27 @@ class Service {
 
   Service(Config config, Probes probes);
   Result<void> create_pool();
+  void create_unmasked_queues();
   void start_planning(PlanHistory history);
   Result<void> create_board(const std::vector<CuMask>& masks);
   void start_forwarder(CompletionInterrupt interrupt);
   Result<void> calibrate_clock();
   Result<Worker*> find(WorkerId worker);
   Result<LeaseTable::Terms> terms_of(const Client& client, const LeaseAcquire& request) const;
+  /// Errc::access_denied when the worker was cut off.
+  Result<Worker*> find_unbroken(WorkerId worker);
+  /// Leases of a user (`uid`), or of a worker, that have not been released; those that it has as a
+  /// scheduled worker count as one.
+  [[nodiscard]] std::uint64_t leases_of_user(uid_t uid) const;
+  [[nodiscard]] std::uint64_t leases_of_worker(WorkerId worker) const;
+  /// Errc::quota_exceeded when the user has as many as it may.
+  [[nodiscard]] Result<void> check_lease_count(const Client& client) const;
   Result<Region> create_ring() const;
+  void hold_lease(LeaseId lease, const Client& client, std::uint32_t slot);
   Result<NewLease> open_lease(LeaseId lease, Region region);
+  /// The worker of this seat (ActiveSet) is active no more.
+  void clear_active(std::uint32_t seat);
+  void clear_active(WorkerId worker);
   [[nodiscard]] bool was_renewed(LeaseId lease);
   void lease_has_closed(LeaseId lease);
   void lease_has_ended(LeaseId lease, LeaseEnd reason);
@@ -175,8 +196,10 @@ class Service {
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;
+  std::optional<Region> active_set_region_;
   GpuMemory own_signals_;
-  std::vector<std::unique_ptr<HardwareQueue>> queues_;
+  std::vector<std::unique_ptr<HardwareQueue>> queues_;  ///< the pool's, then those without a mask
+  std::size_t pool_size_ = 0;
   std::optional<LeaseTable> table_;
   std::map<std::uint64_t, Client> clients_;                     // by WorkerId
   std::map<std::uint64_t, std::unique_ptr<Worker>> departing_;  // until the forwarder lets go

@@ -116,7 +116,7 @@ void Service::audit_budget() {
     const auto found = of.find(pid);
     return found == of.end() ? 0U : found->second;
   };
-  auto total = static_cast<std::uint32_t>(queues_.size());
+  auto total = static_cast<std::uint32_t>(pool_size_);
   for (const auto& [pid, count] : masks) total += count;
   for (const auto& [pid, count] : masks) {
     if (count <= count_of(audited_masks_, pid)) continue;

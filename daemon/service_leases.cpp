@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "daemon/service.h"
+#include "ipc/active_set.h"
 #include "ipc/futex.h"
 #include "ipc/testpoint.h"
 
@@ -48,13 +49,7 @@ Result<LeaseTable::Terms> Service::terms_of(const Client& client,
   if (request.priority > static_cast<std::uint32_t>(limits.max_priority))
     return fail(Errc::access_denied,
                 user + " may not ask for this priority (max_priority of [leases] or [[limits]])");
-  const auto held = std::count_if(leases_.begin(), leases_.end(), [&](const auto& each) {
-    return each.second.uid == client.uid && !table_->find(LeaseId{each.first})->released;
-  });
-  if (static_cast<std::uint64_t>(held) >= limits.max_leases)
-    return fail(Errc::quota_exceeded, user + " has " + std::to_string(held) +
-                                          " leases, as many as it may (max_leases of [leases] or "
-                                          "[[limits]])");
+  if (auto checked = check_lease_count(client); !checked) return tl::unexpected(checked.error());
   LeaseTable::Terms terms{.stream = {},
                           .cu_count = request.cu_count,
                           .share_percent = request.share_percent,
@@ -69,6 +64,37 @@ Result<LeaseTable::Terms> Service::terms_of(const Client& client,
   return terms;
 }
 
+Result<Worker*> Service::find_unbroken(WorkerId id) {
+  auto worker = find(id);
+  if (worker && clients_.at(id.value).fault != 0)
+    return fail(Errc::access_denied, "this worker was cut off for a bad packet; reconnect");
+  return worker;
+}
+
+std::uint64_t Service::leases_of_user(uid_t uid) const {
+  std::uint64_t count = 0;
+  for (const auto& [id, client] : clients_)
+    if (client.uid == uid) count += leases_of_worker(WorkerId{id});
+  return count;
+}
+
+std::uint64_t Service::leases_of_worker(WorkerId worker) const {
+  const auto& leases = table_->leases();
+  const auto own = std::count_if(leases.begin(), leases.end(), [worker](const auto& each) {
+    return each.second.worker == worker && !each.second.released && !each.second.scheduled;
+  });
+  return static_cast<std::uint64_t>(own) + (table_->is_scheduled(worker) ? 1 : 0);
+}
+
+Result<void> Service::check_lease_count(const Client& client) const {
+  const std::uint64_t held = leases_of_user(client.uid);
+  if (held < limits_of(config_, client.uid).max_leases) return {};
+  return fail(Errc::quota_exceeded, "uid " + std::to_string(client.uid) + " has " +
+                                        std::to_string(held) +
+                                        " leases, as many as it may (max_leases of [leases] or "
+                                        "[[limits]])");
+}
+
 Result<Region> Service::create_ring() const {
   return Region::create("eclip-lease-ring", RegionKind::lease_ring, sizeof(LeaseRing),
                         RegionWriter::both, epoch_);
@@ -76,13 +102,11 @@ Result<Region> Service::create_ring() const {
 
 Result<std::variant<Service::NewLease, LeaseQueued>> Service::acquire_lease(
     WorkerId id, const LeaseAcquire& request) {
-  auto worker = find(id);
+  auto worker = find_unbroken(id);
   if (!worker) return tl::unexpected(worker.error());
   const Client& client = clients_.at(id.value);
-  if (client.fault != 0)
-    return fail(Errc::access_denied, "this worker was cut off for a bad packet; reconnect");
-  const auto slot = (*worker)->free_lease_slot();
-  if (!slot)
+  const auto slots = (*worker)->free_lease_slots();
+  if (slots.empty())
     return fail(Errc::quota_exceeded, "this worker has " + std::to_string(max_leases_per_worker) +
                                           " leases, as many as it may; release one");
   const auto terms = terms_of(client, request);
@@ -91,19 +115,7 @@ Result<std::variant<Service::NewLease, LeaseQueued>> Service::acquire_lease(
   if (!region) return tl::unexpected(region.error());
   const auto lease = table_->acquire(id, *terms, Clock::now());
   if (!lease) return tl::unexpected(lease.error());
-  const auto& forwarded = (*worker)->forwarded();
-  LeaseSlot& words = (*worker)->lease_slot(*slot);
-  words.lease.store(lease->value, std::memory_order_relaxed);
-  words.accepted.store(0, std::memory_order_relaxed);
-  leases_.emplace(lease->value,
-                  HeldLease{.worker = id,
-                            .pid = client.pid,
-                            .uid = client.uid,
-                            .slot = *slot,
-                            .words = &words,
-                            .renewals = forwarded->request->leases[*slot].renewals.load(),
-                            .forwarded = forwarded,
-                            .use = std::make_shared<LeaseUse>()});
+  hold_lease(*lease, client, slots.front());
   carry_out_changes();
   if (table_->find(*lease)->state == LeaseState::active) {
     auto opened = open_lease(*lease, std::move(*region));
@@ -112,7 +124,99 @@ Result<std::variant<Service::NewLease, LeaseQueued>> Service::acquire_lease(
   }
   const std::uint32_t position = table_->position(*lease);
   spdlog::debug("lease {} of worker {} is queued, {} before it", lease->value, id.value, position);
-  return LeaseQueued{.lease = lease->value, .slot = *slot, .position = position};
+  return LeaseQueued{.lease = lease->value, .slot = slots.front(), .position = position};
+}
+
+void Service::hold_lease(LeaseId lease, const Client& client, std::uint32_t slot) {
+  const auto& forwarded = client.worker->forwarded();
+  LeaseSlot& words = client.worker->lease_slot(slot);
+  words.lease.store(lease.value, std::memory_order_relaxed);
+  words.accepted.store(0, std::memory_order_relaxed);
+  leases_.emplace(lease.value,
+                  HeldLease{.worker = forwarded->id,
+                            .pid = client.pid,
+                            .uid = client.uid,
+                            .slot = slot,
+                            .words = &words,
+                            .renewals = forwarded->request->leases[slot].renewals.load(),
+                            .forwarded = forwarded,
+                            .use = std::make_shared<LeaseUse>()});
+}
+
+Result<Service::NewSchedule> Service::schedule(WorkerId id, const Schedule& request) {
+  auto worker = find_unbroken(id);
+  if (!worker) return tl::unexpected(worker.error());
+  const Client& client = clients_.at(id.value);
+  const UidLimits& limits = limits_of(config_, client.uid);
+  if (request.latency_class > static_cast<std::uint32_t>(LatencyClass::latency))
+    return fail(Errc::invalid_argument,
+                "there is no latency class " + std::to_string(request.latency_class));
+  if (table_->is_scheduled(id))
+    return fail(Errc::already_in_use, "this worker has its scheduled leases; release them first");
+  if (limits.max_share_percent < 100)
+    return fail(Errc::access_denied, "uid " + std::to_string(client.uid) + " may have " +
+                                         std::to_string(limits.max_share_percent) +
+                                         " percent of the CUs, and a scheduled worker uses all "
+                                         "streams (max_share_percent of [leases] or [[limits]]); "
+                                         "lease a stream instead");
+  if (auto checked = check_lease_count(client); !checked) return tl::unexpected(checked.error());
+  std::vector<std::uint32_t> slots = (*worker)->free_lease_slots();
+  const std::size_t most = std::min(pool_size_ + 1, queues_.size());
+  if (slots.size() < most)
+    return fail(Errc::quota_exceeded,
+                "this worker has " + std::to_string(max_leases_per_worker - slots.size()) + " of " +
+                    std::to_string(max_leases_per_worker) + " leases, and " + std::to_string(most) +
+                    " are needed: release some");
+  auto created = Region::create("eclip-lease-rings", RegionKind::lease_rings, sizeof(LeaseRings),
+                                RegionWriter::both, epoch_);
+  if (!created) return tl::unexpected(created.error());
+  UniqueFd rings_fd(::dup(created->fd()));
+  if (!rings_fd) return fail_errno(errno, "duplicate the lease rings' descriptor");
+  const auto granted = table_->schedule(id, Clock::now());
+  if (!granted) return tl::unexpected(granted.error());
+
+  const auto region = std::make_shared<const Region>(std::move(*created));
+  NewSchedule schedule{
+      .reply = {}, .active_set_fd = active_set_region_->fd(), .rings_fd = std::move(rings_fd)};
+  for (std::size_t i = 0; i < granted->size(); ++i) hold_lease((*granted)[i], client, slots[i]);
+  carry_out_changes();
+  for (std::size_t i = 0; i < granted->size(); ++i) {
+    const LeaseId lease = (*granted)[i];
+    const HeldLease& held = leases_.at(lease.value);
+    const StreamId stream = *table_->find(lease)->stream;
+    forwarder_->open_lease(held.forwarded,
+                           std::make_unique<ForwardedLease>(ForwardedLease{
+                               .id = lease,
+                               .stream = stream,
+                               .region = region,
+                               .reader = LeaseRingReader(region->payload<LeaseRings>().rings[i]),
+                               .slot = held.words,
+                               .scheduled = true,
+                               .latency_class = static_cast<LatencyClass>(request.latency_class),
+                               .use = held.use,
+                               .on_closed = [this, lease] {
+                                 mailbox_.post([this, lease] { lease_has_closed(lease); });
+                               }}));
+    schedule.reply.leases[schedule.reply.count++] = {
+        .lease = lease.value,
+        .stream = table_->is_unmasked(stream) ? Scheduled::no_mask : stream.value,
+        .cu_count = table_->cu_count(stream),
+        .slot = held.slot,
+        .reserved = 0};
+  }
+  spdlog::info("worker {} '{}' is scheduled: {} streams{}", id.value, (*worker)->name(), pool_size_,
+               granted->size() > pool_size_ ? " and a queue without a CU mask" : "");
+  return schedule;
+}
+
+void Service::clear_active(std::uint32_t seat) {
+  if (seat >= PlanTable::max_workers) return;
+  active_set_region_->payload<ActiveSet>().workers.fetch_and(~(1U << seat));
+}
+
+void Service::clear_active(WorkerId worker) {
+  if (!plans_) return;
+  if (const auto seat = (*plans_)->seat_of(worker)) clear_active(*seat);
 }
 
 Result<Service::NewLease> Service::claim_lease(WorkerId id, LeaseId lease) {
@@ -132,13 +236,14 @@ Result<Service::NewLease> Service::open_lease(LeaseId id, Region region) {
   const StreamId stream = *lease.stream;
   UniqueFd ring_fd(::dup(region.fd()));
   const int dup_error = errno;
-  LeaseRing& ring = region.payload<LeaseRing>();
+  const auto shared = std::make_shared<const Region>(std::move(region));
+  LeaseRing& ring = shared->payload<LeaseRing>();
   forwarder_->open_lease(
       held.forwarded,
       std::make_unique<ForwardedLease>(ForwardedLease{
           .id = id,
           .stream = stream,
-          .region = std::move(region),
+          .region = shared,
           .reader = LeaseRingReader(ring),
           .slot = held.words,
           .weight = lease.terms.share_percent == 0 ? 100 : lease.terms.share_percent,
@@ -209,6 +314,7 @@ void Service::cut_off(WorkerId worker, LeaseId lease, std::uint64_t packet, cons
   spdlog::warn("worker {} '{}' (pid {}) cut off: packet {} of lease {}: {}", worker.value,
                found->second.worker->name(), found->second.pid, packet, lease.value,
                error.message());
+  clear_active(worker);
   table_->end_all(worker, LeaseEnd::cut_off, false, Clock::now());
   carry_out_changes();
 }
@@ -295,7 +401,7 @@ void Service::carry_out(const LeaseTable::Change& change, HeldLease& held) {
 }
 
 void Service::publish_streams() {
-  for (std::uint32_t i = 0; i < queues_.size(); ++i) {
+  for (std::uint32_t i = 0; i < pool_size_; ++i) {
     const auto use = table_->use_of(StreamId{i});
     board().streams[i].lease.store(use.holders.empty() ? 0 : use.holders.front().value);
   }
@@ -313,7 +419,7 @@ void Service::account_energy() {
     if (!stream) continue;
     uses.push_back({.lease = LeaseId{id},
                     .worker = held.worker,
-                    .cu_count = table_->masks()[stream->value].count(),
+                    .cu_count = table_->cu_count(*stream),
                     .device_ns = held.use->device_ns.load(std::memory_order_relaxed)});
   }
   energy_.account(*energy, uses);

@@ -28,8 +28,8 @@ StatusReply Service::status() const {
   reply.pid = static_cast<std::uint32_t>(::getpid());
   reply.gpu_node = device_->topology().node.value;
   reply.gpu_cu_count = device_->topology().cu_count;
-  reply.stream_count = static_cast<std::uint32_t>(queues_.size());
-  for (std::uint32_t i = 0; i < queues_.size(); ++i)
+  reply.stream_count = static_cast<std::uint32_t>(pool_size_);
+  for (std::uint32_t i = 0; i < pool_size_; ++i)
     if (!table_->use_of(StreamId{i}).holders.empty()) ++reply.streams_leased;
   reply.leases_queued = table_->queued();
   reply.stream_budget = Board::max_streams;
@@ -58,16 +58,19 @@ StatusReply Service::status() const {
 std::vector<StreamRecord> Service::streams() const {
   std::vector<StreamRecord> records;
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
-    const CuMask& mask = table_->masks()[i];
-    const auto use = table_->use_of(StreamId{i});
+    const StreamId stream{i};
+    const auto use = table_->use_of(stream);
+    // Queues without a mask are of interest while somebody has them.
+    if (table_->is_unmasked(stream) && use.scheduled == 0) continue;
     StreamRecord record{};
     record.stream = i;
-    record.cu_count = mask.count();
+    record.cu_count = table_->cu_count(stream);
+    record.scheduled = use.scheduled;
     record.lease = use.holders.empty() ? 0 : use.holders.front().value;
     record.holders = static_cast<std::uint32_t>(use.holders.size());
     record.packets = forwarder_->packets(StreamId{i});
     record.draining = use.holders.empty() && use.draining ? 1 : 0;
-    record.mask.assign(mask.to_string());
+    if (!table_->is_unmasked(stream)) record.mask.assign(table_->masks()[i].to_string());
     records.push_back(record);
   }
   return records;
@@ -81,10 +84,7 @@ std::vector<ClientRecord> Service::clients() {
     record.worker = id;
     record.pid = static_cast<std::uint32_t>(client.pid);
     record.uid = client.uid;
-    record.leases = static_cast<std::uint32_t>(
-        std::count_if(leases_.begin(), leases_.end(), [this, worker = id](const auto& each) {
-          return each.second.worker.value == worker && !table_->find(LeaseId{each.first})->released;
-        }));
+    record.leases = static_cast<std::uint32_t>(leases_of_worker(WorkerId{id}));
     record.kernels = static_cast<std::uint32_t>(client.worker->kernels());
     record.memory_objects = static_cast<std::uint32_t>(client.worker->memory_objects());
     record.fault = client.fault;
@@ -108,8 +108,11 @@ std::vector<LeaseRecord> Service::leases() const {
     LeaseRecord record{};
     record.lease = id;
     record.worker = lease.worker.value;
-    record.stream = lease.stream ? lease.stream->value : LeaseAcquire::any_stream;
-    record.cu_count = lease.stream ? table_->masks()[lease.stream->value].count() : 0;
+    record.stream = !lease.stream                        ? LeaseAcquire::any_stream
+                    : table_->is_unmasked(*lease.stream) ? Scheduled::no_mask
+                                                         : lease.stream->value;
+    record.cu_count = lease.stream ? table_->cu_count(*lease.stream) : 0;
+    record.scheduled = lease.scheduled ? 1 : 0;
     record.pid = static_cast<std::uint32_t>(held.pid);
     record.state = static_cast<std::uint32_t>(lease.state);
     record.reason = static_cast<std::uint32_t>(lease.reason);
@@ -215,10 +218,11 @@ BudgetTier Service::budget_tier() const {
 BudgetReply Service::budget() const {
   BudgetReply reply{};
   reply.budget = Board::max_streams;
-  reply.pool_streams = static_cast<std::uint32_t>(queues_.size());
+  reply.pool_streams = static_cast<std::uint32_t>(pool_size_);
   reply.hardware_slots = device_->topology().hardware_queue_slots;
   reply.vmids = device_->topology().vmids;
-  reply.queues = reply.masked_queues = reply.pool_streams;
+  reply.masked_queues = reply.pool_streams;
+  reply.queues = static_cast<std::uint32_t>(queues_.size());
   reply.processes = 1;
   reply.tier = budget_tier();
   if (!guard_) reply.why.assign(guard_.error().message());

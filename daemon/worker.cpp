@@ -68,12 +68,13 @@ Result<std::unique_ptr<Worker>> Worker::create(WorkerId id, std::string name, Gp
   return worker;
 }
 
-std::optional<std::uint32_t> Worker::free_lease_slot() const {
+std::vector<std::uint32_t> Worker::free_lease_slots() const {
+  std::vector<std::uint32_t> slots;
   for (std::uint32_t slot = 0; slot < max_leases_per_worker; ++slot)
     if (lease_slot(slot).state.load(std::memory_order_acquire) ==
         static_cast<std::uint32_t>(LeaseState::none))
-      return slot;
-  return std::nullopt;
+      slots.push_back(slot);
+  return slots;
 }
 
 Result<void> Worker::check_quota(std::uint64_t bytes, const Config& config) const {

@@ -37,8 +37,8 @@ class Worker {
   [[nodiscard]] LeaseSlot& lease_slot(std::uint32_t slot) const {
     return state_region_.payload<WorkerState>().leases.at(slot);
   }
-  /// A slot in the state `none`; nullopt when all are in use.
-  [[nodiscard]] std::optional<std::uint32_t> free_lease_slot() const;
+  /// Slots in the state `none`.
+  [[nodiscard]] std::vector<std::uint32_t> free_lease_slots() const;
 
   /// New memory and, unless device-local, the memfd to send to the worker.
   struct Allocated {

@@ -255,8 +255,16 @@ struct StreamRecord {
   std::uint64_t lease;     ///< 0: free
   std::uint64_t packets;   ///< forwarded since start
   std::uint32_t draining;  ///< 1: its last holder is gone, its packets still run
-  std::uint32_t holders;   ///< leases on it; `lease` is the first
-  Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer
+  std::uint32_t holders;   ///< leases on it but for scheduled ones; `lease` is the first
+  Text<160> mask;          ///< CU list in the HSA_CU_MASK grammar; cut when longer; empty: no mask
+  // What the watchdog (forwarder.watchdog_s) says of it.
+  std::uint64_t stuck_worker;  ///< WorkerId; 0: nothing
+  std::uint64_t stuck_lease;
+  std::uint64_t stuck_packet;  ///< its number in the hardware queue
+  std::uint32_t stuck_kernel;  ///< the worker's handle; 0: a barrier
+  std::uint32_t stuck_ms;      ///< host time that it has been the oldest unfinished one
+  std::uint32_t scheduled;     ///< scheduled leases on it
+  std::uint32_t reserved;
 };
 
 struct ClientRecord {
@@ -291,6 +299,8 @@ struct LeaseRecord {
   std::uint64_t device_us;    ///< device time that they kept the stream busy
   std::uint64_t held_ms;      ///< or has been queued
   std::uint64_t deadline_ms;  ///< until the state ends by itself (LeaseSlot::deadline_ns); 0: never
+  std::uint32_t scheduled;    ///< 1: of schedule; `stream` may be Scheduled::no_mask
+  std::uint32_t reserved;
 };
 
 /// get_schedule: a Handle, the WorkerId. What its scheduler reports (SchedulerReport, which is the

@@ -42,12 +42,12 @@ class Pool {
       rings_.push_back(&ring);
       writers_.emplace_back(ring);
       forwarder_->open_lease(workers_.back().forwarded,
-                             std::make_unique<ForwardedLease>(
-                                 ForwardedLease{.id = LeaseId{i + 1},
-                                                .stream = StreamId{i},
-                                                .region = std::move(*region),
-                                                .reader = LeaseRingReader(ring),
-                                                .slot = &workers_.back().state->leases[0]}));
+                             std::make_unique<ForwardedLease>(ForwardedLease{
+                                 .id = LeaseId{i + 1},
+                                 .stream = StreamId{i},
+                                 .region = std::make_shared<const Region>(std::move(*region)),
+                                 .reader = LeaseRingReader(ring),
+                                 .slot = &workers_.back().state->leases[0]}));
     }
     bench::run_on_cpu(1);
     forwarder_->start();

@@ -112,11 +112,11 @@ void FakeDevice::release(const GpuMemory::Place& place) {
     ::operator delete (place.host, std::align_val_t{page_bytes});
 }
 
-Result<std::unique_ptr<daemon::HardwareQueue>> FakeDevice::create_queue(std::uint32_t packet_count,
-                                                                        const CuMask&) {
+Result<std::unique_ptr<daemon::HardwareQueue>> FakeDevice::create_queue(
+    std::uint32_t packet_count, const std::optional<CuMask>& mask) {
   auto queue = std::make_unique<Queue>(*this, packet_count);
   const std::lock_guard lock(mutex_);
-  queue_ioctls_ += 2;
+  queue_ioctls_ += mask ? 2 : 1;
   queues_.push_back(queue.get());
   return queue;
 }

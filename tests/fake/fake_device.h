@@ -22,8 +22,8 @@ class FakeDevice final : public daemon::GpuDevice {
   Result<daemon::GpuMemory> allocate_system(std::uint64_t bytes) override;
   Result<daemon::GpuMemory> allocate_device_local(std::uint64_t bytes) override;
   Result<daemon::GpuMemory> register_host(std::span<std::byte> memory) override;
-  Result<std::unique_ptr<daemon::HardwareQueue>> create_queue(std::uint32_t packet_count,
-                                                              const CuMask& mask) override;
+  Result<std::unique_ptr<daemon::HardwareQueue>> create_queue(
+      std::uint32_t packet_count, const std::optional<CuMask>& mask) override;
   Result<daemon::ClockSample> sample_clock() override;
   [[nodiscard]] std::uint64_t queue_ioctls() const override { return queue_ioctls_; }
   Result<daemon::CompletionInterrupt> watch(std::function<void(Error)> failed) override;

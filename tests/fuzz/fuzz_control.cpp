@@ -151,7 +151,7 @@ class World {
     message.header = {.magic = MessageHeader::expected_magic,
                       .major = MessageHeader::protocol_major,
                       .minor = MessageHeader::protocol_minor,
-                      .type = static_cast<MessageType>(type % 16),
+                      .type = static_cast<MessageType>(type % 24),
                       .reserved = 0,
                       .sequence = ++sequence_};
     const auto fds = input.take<std::uint8_t>();

@@ -176,12 +176,13 @@ class World {
     LeaseRing& ring = region->payload<LeaseRing>();
     worker.leases[which] = LeaseId{++last_lease_};
     slot.state = static_cast<std::uint32_t>(LeaseState::active);
-    forwarder_->open_lease(worker.forwarded, std::make_unique<ForwardedLease>(
-                                                 ForwardedLease{.id = worker.leases[which],
-                                                                .stream = stream,
-                                                                .region = std::move(*region),
-                                                                .reader = LeaseRingReader(ring),
-                                                                .slot = &slot}));
+    forwarder_->open_lease(worker.forwarded,
+                           std::make_unique<ForwardedLease>(ForwardedLease{
+                               .id = worker.leases[which],
+                               .stream = stream,
+                               .region = std::make_shared<const Region>(std::move(*region)),
+                               .reader = LeaseRingReader(ring),
+                               .slot = &slot}));
     worker.rings[which] = &ring;
   }
   static void packet(LeaseRing& ring, Input& input) {

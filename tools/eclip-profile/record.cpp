@@ -188,6 +188,10 @@ Result<std::vector<std::uint32_t>> pool_sizes(const fs::path& socket) {
                   fmt::format("stream {} is leased: its kernels would be in the measurement; end "
                               "that worker (eclipctl lease list)",
                               stream.stream));
+    if (stream.scheduled != 0)
+      return fail(Errc::already_in_use,
+                  "a scheduled worker uses the streams: its kernels would be in the measurement; "
+                  "end it (eclipctl lease list)");
     sizes.insert(stream.cu_count);
   }
   return std::vector(sizes.begin(), sizes.end());

@@ -20,9 +20,10 @@ json stream_json(const StreamRecord& stream) {
           {"cu_count", stream.cu_count},
           {"lease", stream.lease != 0 ? json(stream.lease) : json(nullptr)},
           {"holders", stream.holders},
+          {"scheduled", stream.scheduled},
           {"draining", stream.draining != 0},
           {"packets", stream.packets},
-          {"mask", stream.mask.str()}};
+          {"mask", stream.mask.str().empty() ? json(nullptr) : json(stream.mask.str())}};
 }
 
 json client_json(const ClientRecord& client) {
@@ -48,10 +49,12 @@ json lease_json(const LeaseRecord& lease) {
   const auto state = static_cast<LeaseState>(lease.state);
   const auto reason = static_cast<LeaseEnd>(lease.reason);
   const bool has_stream = lease.stream != LeaseAcquire::any_stream;
+  const bool has_mask = lease.stream != Scheduled::no_mask;
   return {{"lease", lease.lease},
           {"state", describe(state)},
           {"reason", reason != LeaseEnd::none ? json(describe(reason)) : json(nullptr)},
-          {"stream", has_stream ? json(lease.stream) : json(nullptr)},
+          {"scheduled", lease.scheduled != 0},
+          {"stream", has_stream && has_mask ? json(lease.stream) : json(nullptr)},
           {"cu_count", has_stream ? json(lease.cu_count) : json(nullptr)},
           {"worker", lease.worker},
           {"pid", lease.pid},

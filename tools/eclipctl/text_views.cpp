@@ -1,6 +1,8 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ipc/printable.h"
 #include "tools/eclipctl/budget_report.h"
@@ -19,9 +21,11 @@ std::string format_ms(std::uint64_t ms) {
 }
 
 const char* state_of(const StreamRecord& stream) {
+  if (stream.stuck_worker != 0) return "stuck";
   if (stream.draining != 0) return "draining";
   if (stream.holders > 1) return "shared";
-  return stream.lease != 0 ? "leased" : "free";
+  if (stream.lease != 0) return "leased";
+  return stream.scheduled != 0 ? "by plan" : "free";
 }
 
 /// "12.3 J"; "" where the driver counts no energy, or nothing has run.
@@ -31,6 +35,42 @@ std::string format_energy(std::uint64_t mj) {
 
 std::string format_device_time(std::uint64_t us) {
   return fmt::format("{:.3f}s", static_cast<double>(us) / 1e6);
+}
+
+/// A stream's number; "no mask" for the queue of a scheduled worker.
+std::string stream_of(const LeaseRecord& lease) {
+  if (lease.stream == Scheduled::no_mask) return "no mask";
+  return lease.stream != LeaseAcquire::any_stream ? std::to_string(lease.stream) : "";
+}
+
+/// The leases of a scheduled worker that are as they should be: one line for all of them.
+bool is_by_plan(const LeaseRecord& lease) {
+  return lease.scheduled != 0 && static_cast<LeaseState>(lease.state) == LeaseState::active;
+}
+
+/// The first of each scheduled worker's leases stands for the others: `packets` are those of all.
+struct LeaseLine {
+  LeaseRecord lease;
+  std::uint64_t last = 0;  ///< LeaseId of the last of them
+  std::uint32_t streams = 1;
+};
+
+std::vector<LeaseLine> lines_of(const std::vector<LeaseRecord>& leases) {
+  std::vector<LeaseLine> lines;
+  for (const LeaseRecord& lease : leases) {
+    auto same = std::find_if(lines.begin(), lines.end(), [&](const LeaseLine& line) {
+      return is_by_plan(lease) && is_by_plan(line.lease) && line.lease.worker == lease.worker;
+    });
+    if (same == lines.end()) {
+      lines.push_back({.lease = lease, .last = lease.lease});
+      continue;
+    }
+    same->last = lease.lease;
+    same->lease.packets += lease.packets;
+    same->lease.cu_count = std::max(same->lease.cu_count, lease.cu_count);
+    ++same->streams;
+  }
+  return lines;
 }
 
 /// Where a queued lease stands, or for how long the state lasts.
@@ -97,7 +137,7 @@ std::string to_text(const std::vector<StreamRecord>& streams) {
   for (const StreamRecord& stream : streams)
     table.add({std::to_string(stream.stream), std::to_string(stream.cu_count), state_of(stream),
                or_none(stream.lease), std::to_string(stream.packets),
-               printable(stream.mask.str())});
+               stream.mask.str().empty() ? "no mask" : printable(stream.mask.str())});
   return table.to_string();
 }
 
@@ -141,13 +181,22 @@ std::string to_text(const std::vector<LeaseRecord>& leases) {
                      {"SINCE", text::Align::right},
                      {"POSITION, TIME LEFT"},
                      {"REASON"}});
-  for (const LeaseRecord& lease : leases) {
+  for (const auto& [lease, last, streams] : lines_of(leases)) {
+    if (is_by_plan(lease)) {
+      table.add({last == lease.lease ? std::to_string(lease.lease)
+                                     : fmt::format("{}-{}", lease.lease, last),
+                 "by plan", streams == 1 ? stream_of(lease) : fmt::format("{} streams", streams),
+                 fmt::format("{}{}", streams == 1 ? "" : "up to ", lease.cu_count),
+                 std::to_string(lease.worker), std::to_string(lease.pid), "", "",
+                 std::to_string(lease.packets), format_ms(lease.held_ms), "", ""});
+      continue;
+    }
     const bool has_stream = lease.stream != LeaseAcquire::any_stream;
     const auto reason = static_cast<LeaseEnd>(lease.reason);
     table.add({std::to_string(lease.lease), describe(static_cast<LeaseState>(lease.state)),
-               has_stream ? std::to_string(lease.stream) : "",
-               has_stream ? std::to_string(lease.cu_count) : "", std::to_string(lease.worker),
-               std::to_string(lease.pid), name_of_priority(lease.priority),
+               stream_of(lease), has_stream ? std::to_string(lease.cu_count) : "",
+               std::to_string(lease.worker), std::to_string(lease.pid),
+               name_of_priority(lease.priority),
                lease.share_percent == 0 ? "" : fmt::format("{}%", lease.share_percent),
                std::to_string(lease.packets), format_ms(lease.held_ms), outlook(lease),
                reason == LeaseEnd::none ? "" : describe(reason)});

@@ -83,10 +83,10 @@ TEST_F(EclipdIoctls, OfThePoolAreEclipdsOwnWithItsMaskedQueues) {
   const json eclipd = process(serving_pid());
   ASSERT_FALSE(eclipd.is_null());
   EXPECT_EQ(eclipd.at("role"), "eclipd");
-  EXPECT_EQ(eclipd.at("queues"), 7);
+  EXPECT_EQ(eclipd.at("queues"), 14) << "seven without a mask for scheduled workers";
   EXPECT_EQ(eclipd.at("masked_queues"), 7);
   const auto own = counts({"--pid", std::to_string(serving_pid())});
-  EXPECT_EQ(own.at("CREATE_QUEUE"), 7U);
+  EXPECT_EQ(own.at("CREATE_QUEUE"), 14U);
   EXPECT_EQ(own.at("SET_CU_MASK"), 7U);
 }
 
@@ -150,7 +150,7 @@ TEST_F(EclipdIoctls, TheBudgetCountsMasksOfOthersAndSaysWhenTheyAreTooMany) {
     const GpuQueue masked;
     ASSERT_EQ(masked.use_cus(15), HSAKMT_STATUS_SUCCESS);
     budget = control({"budget"});
-    EXPECT_EQ(budget.at("queues"), 9);
+    EXPECT_EQ(budget.at("queues"), 16);
     EXPECT_EQ(budget.at("masked_queues"), 8);
     EXPECT_EQ(budget.at("pool_streams"), 7);
     ASSERT_EQ(budget.at("holders").size(), 2U);
@@ -170,7 +170,7 @@ TEST_F(EclipdIoctls, QueuesFromBeforeEclipdsStartAreInTheBudgetAsTheDriverListsT
   const GpuQueue older;
   NEEDS_PROBE();
   json budget = control({"budget"});
-  EXPECT_EQ(budget.at("queues"), 8);
+  EXPECT_EQ(budget.at("queues"), 15);
   EXPECT_EQ(budget.at("processes"), 2);
   ASSERT_EQ(budget.at("holders").size(), 2U);
   for (const auto& holder : budget.at("holders"))

@@ -29,13 +29,14 @@ class CompletionInterruptTest : public ForwarderTest {
     auto region = Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing),
                                  RegionWriter::both, 1);
     LeaseRing& ring = region->payload<LeaseRing>();
-    forwarder_->open_lease(anna_.forwarded, std::make_unique<ForwardedLease>(ForwardedLease{
-                                                .id = LeaseId{1},
-                                                .stream = StreamId{0},
-                                                .region = std::move(*region),
-                                                .reader = LeaseRingReader(ring),
-                                                .slot = &anna_.state->leases[1],
-                                                .on_closed = [this] { closed_.store(true); }}));
+    forwarder_->open_lease(anna_.forwarded,
+                           std::make_unique<ForwardedLease>(ForwardedLease{
+                               .id = LeaseId{1},
+                               .stream = StreamId{0},
+                               .region = std::make_shared<const Region>(std::move(*region)),
+                               .reader = LeaseRingReader(ring),
+                               .slot = &anna_.state->leases[1],
+                               .on_closed = [this] { closed_.store(true); }}));
     std::optional<CompletionInterrupt> interrupt;
     if (interrupts)
       interrupt = {.event_mailbox_ptr = address_of(&mailbox_),
@@ -133,12 +134,13 @@ TEST_F(CompletionInterruptTest, DoesNotWaitForAFenceThatIsWantedBeforeItSleeps) 
       Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing), RegionWriter::both, 1);
   LeaseRing& ring = region->payload<LeaseRing>();
   forwarder_->attach(ben_.forwarded);
-  forwarder_->open_lease(ben_.forwarded, std::make_unique<ForwardedLease>(
-                                             ForwardedLease{.id = LeaseId{2},
-                                                            .stream = StreamId{0},
-                                                            .region = std::move(*region),
-                                                            .reader = LeaseRingReader(ring),
-                                                            .slot = &ben_.state->leases[2]}));
+  forwarder_->open_lease(ben_.forwarded,
+                         std::make_unique<ForwardedLease>(ForwardedLease{
+                             .id = LeaseId{2},
+                             .stream = StreamId{0},
+                             .region = std::make_shared<const Region>(std::move(*region)),
+                             .reader = LeaseRingReader(ring),
+                             .slot = &ben_.state->leases[2]}));
   ASSERT_TRUE(eventually([this] { return queues_[0].rung() == 2; })) << "the fence";
   EXPECT_TRUE(eventually([this] { return queues_[0].interrupts_host(1); }));
 }

@@ -156,13 +156,14 @@ TEST_F(SharedStream, WeightsShareTheRoomInTheQueue) {
   auto region =
       Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing), RegionWriter::both, 1);
   LeaseRing& ring = region->payload<LeaseRing>();
-  forwarder_.open_lease(anna_.forwarded, std::make_unique<ForwardedLease>(
-                                             ForwardedLease{.id = LeaseId{3},
-                                                            .stream = StreamId{0},
-                                                            .region = std::move(*region),
-                                                            .reader = LeaseRingReader(ring),
-                                                            .slot = &anna_.state->leases[3],
-                                                            .weight = 25}));
+  forwarder_.open_lease(anna_.forwarded,
+                        std::make_unique<ForwardedLease>(ForwardedLease{
+                            .id = LeaseId{3},
+                            .stream = StreamId{0},
+                            .region = std::make_shared<const Region>(std::move(*region)),
+                            .reader = LeaseRingReader(ring),
+                            .slot = &anna_.state->leases[3],
+                            .weight = 25}));
   settle();
   LeaseRingWriter light(ring);
   for (int i = 0; i < 100; ++i) {
@@ -274,12 +275,12 @@ TEST(Fairness, SevenWorkersAtFullLoadGetEqualShares) {
       LeaseRing& ring = region->payload<LeaseRing>();
       writers.emplace_back(ring);
       forwarder.open_lease(workers.back()->forwarded,
-                           std::make_unique<ForwardedLease>(
-                               ForwardedLease{.id = LeaseId{i + 1},
-                                              .stream = StreamId{one_stream ? 0 : i},
-                                              .region = std::move(*region),
-                                              .reader = LeaseRingReader(ring),
-                                              .slot = &workers.back()->state->leases[0]}));
+                           std::make_unique<ForwardedLease>(ForwardedLease{
+                               .id = LeaseId{i + 1},
+                               .stream = StreamId{one_stream ? 0 : i},
+                               .region = std::make_shared<const Region>(std::move(*region)),
+                               .reader = LeaseRingReader(ring),
+                               .slot = &workers.back()->state->leases[0]}));
     }
     for (int round = 0; round < 500; ++round) {
       for (auto& writer : writers)

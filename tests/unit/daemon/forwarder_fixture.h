@@ -28,13 +28,14 @@ class ForwarderTest : public ::testing::Test {
     auto region = Region::create("test-ring", RegionKind::lease_ring, sizeof(LeaseRing),
                                  RegionWriter::both, 1);
     LeaseRing& ring = region->payload<LeaseRing>();
-    forwarder_.open_lease(worker.forwarded, std::make_unique<ForwardedLease>(
-                                                ForwardedLease{.id = LeaseId{lease},
-                                                               .stream = StreamId{stream},
-                                                               .region = std::move(*region),
-                                                               .reader = LeaseRingReader(ring),
-                                                               .slot = &worker.state->leases[lease],
-                                                               .on_closed = std::move(on_closed)}));
+    forwarder_.open_lease(worker.forwarded,
+                          std::make_unique<ForwardedLease>(ForwardedLease{
+                              .id = LeaseId{lease},
+                              .stream = StreamId{stream},
+                              .region = std::make_shared<const Region>(std::move(*region)),
+                              .reader = LeaseRingReader(ring),
+                              .slot = &worker.state->leases[lease],
+                              .on_closed = std::move(on_closed)}));
     return ring;
   }
   /// Turns until nothing moves any more.

@@ -187,13 +187,14 @@ TEST_F(LeaseEnds, APacketThatRacesWithTheEndIsForwardedOrCancelledOrRefused) {
     const Region workers = *Region::open(UniqueFd(::dup(region->fd())), RegionKind::lease_ring,
                                          sizeof(LeaseRing), true);
     LeaseRing& ring = region->payload<LeaseRing>();
-    forwarder_.open_lease(anna_.forwarded, std::make_unique<ForwardedLease>(ForwardedLease{
-                                               .id = LeaseId{1},
-                                               .stream = StreamId{0},
-                                               .region = std::move(*region),
-                                               .reader = LeaseRingReader(ring),
-                                               .slot = &slot,
-                                               .on_closed = [&] { closed.fetch_add(1); }}));
+    forwarder_.open_lease(anna_.forwarded,
+                          std::make_unique<ForwardedLease>(ForwardedLease{
+                              .id = LeaseId{1},
+                              .stream = StreamId{0},
+                              .region = std::make_shared<const Region>(std::move(*region)),
+                              .reader = LeaseRingReader(ring),
+                              .slot = &slot,
+                              .on_closed = [&] { closed.fetch_add(1); }}));
     LeaseRingWriter writer(workers.payload<LeaseRing>());
     const std::uint32_t first = round * 64;
     std::thread closer(

@@ -7,9 +7,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "daemon/control_server.h"
+#include "ipc/active_set.h"
 #include "ipc/control_socket.h"
 #include "tests/fake/fake_device.h"
 
@@ -94,6 +96,150 @@ TEST_F(ServiceTest, AWorkersLeaseAndMemoryAreGivenBackWhenItsConnectionCloses) {
   EXPECT_TRUE(serve_until([&] { return device_->memory_objects() == objects; }));
   EXPECT_EQ(service_->status().workers, 0U);
   for (const auto& stream : service_->streams()) EXPECT_EQ(stream.draining, 0U);
+}
+
+class ScheduledWorker : public ServiceTest {
+ protected:
+  UniqueFd hello() {
+    UniqueFd client = connect();
+    EXPECT_TRUE(ask(client, make_message(MessageType::hello, 1, Hello{})));
+    return client;
+  }
+  Result<ReceivedMessage> schedule(const UniqueFd& client) {
+    return ask(client, make_message(MessageType::schedule, 2, Schedule{}));
+  }
+  [[nodiscard]] std::size_t scheduled_leases() const {
+    const auto leases = service_->leases();
+    return static_cast<std::size_t>(std::count_if(
+        leases.begin(), leases.end(), [](const auto& lease) { return lease.scheduled != 0; }));
+  }
+};
+
+TEST_F(ScheduledWorker, HasALeaseOnEachStreamAndOnAQueueWithoutAMask) {
+  const UniqueFd client = hello();
+  const auto reply = schedule(client);
+  ASSERT_TRUE(reply) << reply.error().message();
+  const auto scheduled = payload_of<Scheduled>(reply->message);
+  ASSERT_EQ(scheduled.count, 8U);
+  for (std::uint32_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(scheduled.leases[i].stream, i);
+    EXPECT_EQ(scheduled.leases[i].cu_count, service_->streams()[i].cu_count);
+  }
+  EXPECT_EQ(scheduled.leases[7].stream, Scheduled::no_mask);
+  EXPECT_EQ(scheduled.leases[7].cu_count, 60U);
+  ASSERT_EQ(reply->fds.size(), 2U);
+  EXPECT_TRUE(Region::open(UniqueFd(::dup(reply->fds[0].get())), RegionKind::active_set,
+                           sizeof(ActiveSet), true));
+  EXPECT_TRUE(Region::open(UniqueFd(::dup(reply->fds[1].get())), RegionKind::lease_rings,
+                           sizeof(LeaseRings), true));
+  EXPECT_EQ(schedule(client).error().code, Errc::already_in_use);
+  EXPECT_EQ(service_->status().streams_leased, 0U);
+  EXPECT_EQ(service_->clients()[0].leases, 1U);
+  EXPECT_EQ(service_->streams().size(), 8U) << "with the queue that it has";
+  EXPECT_EQ(service_->streams()[3].scheduled, 1U);
+}
+
+TEST_F(ScheduledWorker, TakesNoStreamFromOthersWhoLeaseOne) {
+  const UniqueFd scheduled = hello();
+  ASSERT_TRUE(schedule(scheduled));
+  const UniqueFd other = hello();
+  for (std::uint32_t i = 0; i < 7; ++i) {
+    LeaseAcquire acquire{};
+    acquire.stream = i;
+    const auto granted = ask(other, make_message(MessageType::lease_acquire, 3, acquire));
+    ASSERT_TRUE(granted) << granted.error().message();
+  }
+  EXPECT_EQ(service_->status().streams_leased, 7U);
+  EXPECT_TRUE(schedule(other)) << "the streams that it leases do not matter either";
+}
+
+TEST_F(ScheduledWorker, GivesItsLeasesBackOneByOneAndMayBeScheduledAgain) {
+  const UniqueFd client = hello();
+  for (int round = 0; round < 3; ++round) {
+    const auto reply = schedule(client);
+    ASSERT_TRUE(reply) << reply.error().message();
+    const auto scheduled = payload_of<Scheduled>(reply->message);
+    EXPECT_EQ(scheduled.count, 8U);
+    for (std::uint32_t i = 0; i < scheduled.count; ++i) {
+      EXPECT_EQ(schedule(client).error().code, Errc::already_in_use);
+      ASSERT_TRUE(ask(
+          client, make_message(MessageType::lease_release, 4, Handle{scheduled.leases[i].lease})));
+    }
+    ASSERT_TRUE(serve_until([&] { return scheduled_leases() == 0; }));
+  }
+}
+
+TEST_F(ScheduledWorker, LeavesNothingBehindAndItsQueueWithoutAMaskIsAnothers) {
+  for (int round = 0; round < 10; ++round) {
+    {
+      const UniqueFd client = hello();
+      const auto reply = schedule(client);
+      ASSERT_TRUE(reply) << reply.error().message();
+      ASSERT_EQ(payload_of<Scheduled>(reply->message).count, 8U);
+    }
+    ASSERT_TRUE(serve_until([&] { return scheduled_leases() == 0; }));
+    EXPECT_EQ(service_->status().workers, 0U);
+    EXPECT_EQ(service_->streams().size(), 7U);
+  }
+}
+
+TEST_F(ScheduledWorker, TheEighthDoesWithoutAQueueOfItsOwn) {
+  std::vector<UniqueFd> clients;
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    clients.push_back(hello());
+    const auto reply = schedule(clients.back());
+    ASSERT_TRUE(reply) << reply.error().message();
+    EXPECT_EQ(payload_of<Scheduled>(reply->message).count, i < 7 ? 8U : 7U);
+  }
+}
+
+TEST_F(ScheduledWorker, ARevokedLeaseEndsAfterItsGraceAndTheOthersGoOn) {
+  const UniqueFd client = hello();
+  const auto reply = schedule(client);
+  ASSERT_TRUE(reply);
+  const auto revoked = payload_of<Scheduled>(reply->message).leases[2];
+  ASSERT_TRUE(ask(client, make_message(MessageType::lease_revoke, 5,
+                                       LeaseRevoke{.lease = revoked.lease, .grace_ms = 1})));
+  const auto state_of = [&](std::uint64_t id) {
+    for (const auto& lease : service_->leases())
+      if (lease.lease == id) return static_cast<LeaseState>(lease.state);
+    return LeaseState::none;
+  };
+  EXPECT_TRUE(serve_until([&] { return state_of(revoked.lease) == LeaseState::ended; }));
+  EXPECT_EQ(state_of(revoked.lease + 1), LeaseState::active);
+}
+
+/// With limits for each user.
+class ScheduledWithLimits : public ::testing::Test {
+ protected:
+  static std::unique_ptr<Service> service(const Config& config) {
+    return std::move(Service::create(config, std::make_unique<test::FakeDevice>()).value());
+  }
+};
+
+TEST_F(ScheduledWithLimits, CountsAsOneLeaseAndNeedsTheWholeGpu) {
+  Config config;
+  config.leases.limits.max_leases = 2;
+  config.limits[7].max_share_percent = 50;
+  const auto with_limits = service(config);
+  Peer peer;
+  peer.uid = 5;
+  const WorkerId first = with_limits->add_worker(peer, Hello{})->id;
+  ASSERT_TRUE(with_limits->schedule(first, {}));
+  const LeaseAcquire any{.stream = LeaseAcquire::any_stream,
+                         .cu_count = 0,
+                         .share_percent = 0,
+                         .priority = 1,
+                         .wait_ms = 0,
+                         .duration_ms = 0};
+  EXPECT_TRUE(with_limits->acquire_lease(first, any));
+  EXPECT_EQ(with_limits->acquire_lease(first, any).error().code, Errc::quota_exceeded);
+  const WorkerId second = with_limits->add_worker(peer, Hello{})->id;
+  EXPECT_EQ(with_limits->schedule(second, {}).error().code, Errc::quota_exceeded);
+  peer.uid = 7;
+  const WorkerId half = with_limits->add_worker(peer, Hello{})->id;
+  EXPECT_EQ(with_limits->schedule(half, {}).error().code, Errc::access_denied);
+  EXPECT_EQ(with_limits->schedule(half, {.latency_class = 2}).error().code, Errc::invalid_argument);
 }
 
 TEST_F(ServiceTest, PlansAreForAdministrators) {

@@ -91,9 +91,9 @@ TEST(Layout, MessagePayloads) {
   EXPECT_EQ(sizeof(PlanRecord), 232U) << bump;
   EXPECT_EQ(sizeof(ErrorReply), 228U) << bump;
   EXPECT_EQ(sizeof(StatusReply), 224U) << bump;
-  EXPECT_EQ(sizeof(StreamRecord), 192U) << bump;
+  EXPECT_EQ(sizeof(StreamRecord), 232U) << bump;
   EXPECT_EQ(sizeof(ClientRecord), 168U) << bump;
-  EXPECT_EQ(sizeof(LeaseRecord), 80U) << bump;
+  EXPECT_EQ(sizeof(LeaseRecord), 88U) << bump;
   EXPECT_EQ(sizeof(IoctlRecord), 208U) << bump;
   EXPECT_EQ(sizeof(KfdProcessRecord), 88U) << bump;
   EXPECT_EQ(sizeof(BudgetReply), 232U) << bump;

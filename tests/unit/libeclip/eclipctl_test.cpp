@@ -248,6 +248,34 @@ TEST(Views, ShowTheLifeOfALease) {
   EXPECT_EQ(json[1]["ends_in_ms"], 200);
 }
 
+TEST(Views, ShowScheduledLeasesInOneLineUnlessOneIsNotAsItShouldBe) {
+  std::vector<LeaseRecord> leases;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    LeaseRecord lease{};
+    lease.lease = 10 + i;
+    lease.worker = 3;
+    lease.stream = i < 3 ? i : Scheduled::no_mask;
+    lease.cu_count = i < 3 ? 15 : 60;
+    lease.state = static_cast<std::uint32_t>(LeaseState::active);
+    lease.packets = 5;
+    lease.scheduled = 1;
+    leases.push_back(lease);
+  }
+  EXPECT_EQ(ctl::to_text(leases),
+            "LEASE  STATE       STREAM       CUS  WORKER  PID  PRIORITY  SHARE  PACKETS  SINCE  "
+            "POSITION, TIME LEFT  REASON\n"
+            "10-13  by plan  4 streams  up to 60       3    0  -             -       20   0.0s  "
+            "-                    -\n");
+  leases[3].state = static_cast<std::uint32_t>(LeaseState::revoked);
+  EXPECT_THAT(ctl::to_text(leases), HasSubstr("10-12  by plan  3 streams"));
+  EXPECT_THAT(ctl::to_text(leases), HasSubstr("   13  revoked    no mask"));
+  const auto json = ctl::to_json(leases);
+  ASSERT_EQ(json.size(), 4U);
+  EXPECT_EQ(json[0]["stream"], 0);
+  EXPECT_TRUE(json[3]["stream"].is_null());
+  EXPECT_EQ(json[3]["scheduled"], true);
+}
+
 TEST(Views, ShowAClientsDeviceTimeAndEnergy) {
   ClientRecord client{};
   client.device_us = 1'234'567;
