@@ -3,8 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <system_error>
 #include <utility>
 
@@ -30,8 +32,14 @@ constexpr int deepest = 16;
 constexpr double most_orders = 16;
 constexpr double orders_per_s = 1;
 
-/// Keys of a document that are eclipd's own.
+/// Keys of a document that are eclipd's own, and those of its workers.
 constexpr std::array own_keys{"epoch", "made_at", "reason", "pinned", "in_force"};
+constexpr std::array own_worker_keys{"worker", "seat"};
+
+/// Slowdowns within this factor say the same.
+constexpr double same_slowdown = 1.05;
+/// Groups with a smaller share of a request are no reason for a new plan by themselves.
+constexpr double large_share = 0.1;
 
 PlanningThread::Settings settings_of(const Config& config, model::GpuDescription gpu,
                                      std::vector<CuMask> pool) {
@@ -48,6 +56,32 @@ PlanningThread::Settings settings_of(const Config& config, model::GpuDescription
 
 std::string label(WorkerId id, const std::string& name) {
   return fmt::format("worker {} '{}'", id.value, name);
+}
+
+/// The factor of each group: the mean over its kernels.
+std::vector<double> by_group(const std::vector<KernelFactor>& factors,
+                             const planner::StoredPlan::PlannedWorker& worker) {
+  std::vector<double> means;
+  auto next = factors.begin();
+  double factor = 1;
+  for (std::size_t g = 0; g < worker.first_kernel.size(); ++g) {
+    const std::uint32_t end =
+        g + 1 < worker.first_kernel.size() ? worker.first_kernel[g + 1] : worker.kernels;
+    double sum = 0;
+    for (std::uint32_t k = worker.first_kernel[g]; k < end;) {
+      for (; next != factors.end() && next->first_kernel <= k; ++next) factor = next->factor;
+      const std::uint32_t until = next == factors.end() ? end : std::min(end, next->first_kernel);
+      sum += factor * (until - k);
+      k = until;
+    }
+    means.push_back(sum / (end - worker.first_kernel[g]));
+  }
+  return means;
+}
+
+/// Whether a value has gone from 1 by more than a factor.
+bool is_beyond(double value, double factor) {
+  return value > factor || value < 1 / factor;
 }
 
 bool has_shape(const model::GpuDescription& description, const GpuTopology& gpu) {
@@ -100,11 +134,12 @@ Result<model::GpuDescription> describe_for_plans(const Config& config, const Gpu
 
 PlanKeeper::PlanKeeper(const Config& config, model::GpuDescription gpu, std::vector<CuMask> pool,
                        std::atomic<std::uint64_t>& plan_epoch, PlanHistory history,
-                       Mailbox& mailbox)
+                       Mailbox& mailbox, ActiveSet* active)
     : config_(config),
       pool_(std::move(pool)),
       cu_count_(gpu.geometry.cu_count()),
       plan_epoch_(plan_epoch),
+      active_(active),
       history_(std::move(history)),
       orders_left_(most_orders),
       thread_(settings_of(config, std::move(gpu), pool_), [this, &mailbox](const PlanOrder& order,
@@ -123,6 +158,8 @@ PlanKeeper::PlanKeeper(const Config& config, model::GpuDescription gpu, std::vec
     return;
   }
   in_force_ = InForce{.epoch = *pinned, .plan = std::move(*plan)};
+  std::vector<WorkerId> nobody(in_force_->plan.workers.size(), WorkerId{0});
+  give_seats(nobody);
   plan_epoch_.store(*pinned, std::memory_order_release);
   spdlog::info("plan {} is in force: pinned, {}", *pinned, past->reason);
 }
@@ -146,7 +183,7 @@ void PlanKeeper::add(Client client) {
                    planner::most_workers);
     return order(who + " joined");
   }
-  take_free_part(added);
+  if (!take_free_part(added)) publish_again(who + " joined");
   if (!added.part) spdlog::info("{} has no part in the pinned plan {}", who, in_force_->epoch);
 }
 
@@ -154,23 +191,88 @@ void PlanKeeper::remove(WorkerId id) {
   const auto found = clients_.find(id.value);
   if (found == clients_.end()) return;
   const std::string who = label(id, found->second.client.name);
+  if (const auto seat = found->second.seat; seat && active_ != nullptr)
+    active_->workers.fetch_and(~(1U << *seat), std::memory_order_release);
   clients_.erase(found);
   if (!is_pinned() && !clients_.empty()) order(who + " left");
   if (!is_pinned()) return;
+  ++changes_;
+  bool stays = true;
   for (auto& [other, waiting] : clients_)
-    if (!waiting.part) take_free_part(waiting);
+    if (!waiting.part) stays = take_free_part(waiting) && stays;
+  if (!stays) publish_again(who + " left");
 }
 
-void PlanKeeper::take_free_part(Known& known) const {
+std::optional<std::uint32_t> PlanKeeper::seat_of(WorkerId id) const {
+  const auto known = clients_.find(id.value);
+  return known == clients_.end() ? std::nullopt : known->second.seat;
+}
+
+bool PlanKeeper::has_part(WorkerId id) const {
+  const auto known = clients_.find(id.value);
+  return known != clients_.end() && known->second.part;
+}
+
+std::optional<std::uint32_t> PlanKeeper::free_seat() const {
+  std::uint32_t taken = 0;
+  for (const auto& [id, known] : clients_)
+    if (known.seat) taken |= 1U << *known.seat;
+  if (in_force_)
+    for (const auto& seat : in_force_->seats)
+      if (seat) taken |= 1U << *seat;
+  const auto seat = static_cast<std::uint32_t>(std::countr_one(taken));
+  return seat < PlanTable::max_workers ? std::optional(seat) : std::nullopt;
+}
+
+void PlanKeeper::give_seats(std::vector<WorkerId>& ids) {
+  auto& seats = in_force_->seats;
+  seats.assign(ids.size(), std::nullopt);
+  for (std::size_t part = 0; part < ids.size(); ++part) seats[part] = seat_of(ids[part]);
+  for (std::size_t part = 0; part < ids.size(); ++part) {
+    const auto known = clients_.find(ids[part].value);
+    if (seats[part] || known == clients_.end()) continue;
+    seats[part] = known->second.seat = free_seat();
+    if (seats[part]) continue;
+    spdlog::warn(
+        "{} has no part in plan {}: {} connected workers have had one, as many as can be told "
+        "apart; it gets the part when one of them leaves",
+        label(ids[part], known->second.client.name), in_force_->epoch, PlanTable::max_workers);
+    ids[part] = WorkerId{0};
+  }
+  for (auto& seat : seats)
+    if (!seat) seat = free_seat();
+}
+
+void PlanKeeper::publish_again(std::string reason) {
+  const PastPlan* past = history_.find(in_force_->epoch);
+  if (past == nullptr) return;  // a pinned plan is always in the history
+  std::vector<WorkerId> ids(in_force_->plan.workers.size(), WorkerId{0});
+  for (const auto& [id, known] : clients_)
+    if (known.part) ids[*known.part] = WorkerId{id};
+  pin(put_in_force(planner::StoredPlan(in_force_->plan), json(past->document),
+                   fmt::format("plan {} again: {}", past->epoch, reason), std::move(ids)));
+}
+
+bool PlanKeeper::take_free_part(Known& known) {
   const auto& workers = in_force_->plan.workers;
   for (std::size_t part = 0; part < workers.size(); ++part) {
     const bool is_taken = std::any_of(clients_.begin(), clients_.end(), [part](const auto& client) {
       return client.second.part == part;
     });
     if (is_taken || !fits(known, workers[part])) continue;
+    const auto of_part = in_force_->seats[part];
+    if (!known.seat) known.seat = of_part ? of_part : free_seat();
+    if (!known.seat) return true;
     known.part = part;
-    return write_table(known);
+    ++changes_;
+    if (known.seat != of_part) {
+      in_force_->seats[part] = known.seat;
+      return false;
+    }
+    write_table(known);
+    return true;
   }
+  return true;
 }
 
 bool PlanKeeper::fits(const Known& known, const planner::StoredPlan::PlannedWorker& worker) {
@@ -189,9 +291,8 @@ void PlanKeeper::look_at_loads() {
     return to > from * change || to < from / change;
   };
   std::string reason = delayed_.value_or("");
-  std::size_t planned = 0;
-  for (auto& [id, known] : clients_) {
-    if (planned++ == planner::most_workers) break;
+  for (Known* each : to_plan()) {
+    Known& known = *each;
     const WorkerRequest& said = *known.client.request;
     const std::string who = label(known.client.id, known.client.name);
     const double rate = said.requests_per_1000_s.load(std::memory_order_relaxed) / 1000.0;
@@ -204,12 +305,96 @@ void PlanKeeper::look_at_loads() {
     }
     const double factor = said.time_permille.load(std::memory_order_relaxed) / 1000.0;
     if (factor > 0 &&
-        has_changed(known.time_factor, std::clamp(factor, least_factor, most_factor))) {
-      known.time_factor = std::clamp(factor, least_factor, most_factor);
-      reason = fmt::format("{} takes {:.2f} of the time of its profile", who, known.time_factor);
+        has_changed(known.times.time_factor, std::clamp(factor, least_factor, most_factor))) {
+      known.times.time_factor = std::clamp(factor, least_factor, most_factor);
+      reason =
+          fmt::format("{} takes {:.2f} of the time of its profile", who, known.times.time_factor);
     }
+    if (const auto drifted = follow_drift(known)) reason = who + ": " + *drifted;
   }
   if (!reason.empty()) order(std::move(reason));
+}
+
+double PlanKeeper::Drift::mean() const {
+  return std::inner_product(of_group.begin(), of_group.end(), share.begin(), 0.0);
+}
+
+std::optional<PlanKeeper::Drift> PlanKeeper::drift_of(const Known& known) const {
+  if (!known.part) return std::nullopt;
+  const planner::StoredPlan::PlannedWorker& worker = in_force_->plan.workers[*known.part];
+  const SchedulerReport& report = known.client.request->scheduler;
+  const auto is_of_this_plan = [&] {
+    return report.drift_epoch.load(std::memory_order_acquire) == in_force_->epoch;
+  };
+  if (worker.alone_us.empty() || !is_of_this_plan()) return std::nullopt;
+  const std::vector<float>& predicted_us = worker.alone_us.back();
+  Drift drift{.of_group = std::vector<double>(predicted_us.size(), 1),
+              .share = std::vector<double>(predicted_us.size(), 0)};
+  double known_us = 0;
+  for (std::size_t g = 0; g < predicted_us.size(); ++g) {
+    const auto permille = report.group_permille.at(g).load(std::memory_order_acquire);
+    if (permille == 0) continue;
+    drift.of_group[g] = std::clamp(permille / 1000.0, least_factor, most_factor);
+    drift.share[g] = static_cast<double>(predicted_us[g]);
+    known_us += drift.share[g];
+  }
+  if (known_us <= 0 || !is_of_this_plan()) return std::nullopt;
+  for (double& share : drift.share) share /= known_us;
+  return drift;
+}
+
+std::optional<std::string> PlanKeeper::follow_drift(Known& known) const {
+  // What is observed of the plan in force says nothing of one that is ordered with other times
+  // for the whole request.
+  if (!known.times_in_force || known.times_in_force->time_factor != known.times.time_factor)
+    return std::nullopt;
+  const auto drift = drift_of(known);
+  if (!drift) return std::nullopt;
+  const planner::StoredPlan::PlannedWorker& worker = in_force_->plan.workers[*known.part];
+  const double whole_us =
+      std::accumulate(worker.alone_us.back().begin(), worker.alone_us.back().end(), 0.0);
+  const auto planned = by_group(known.times_in_force->kernel_factors, worker);
+  const auto ordered = by_group(known.times.kernel_factors, worker);
+  const double change = 1 + config_.planner.replan_percent / 100.0;
+  std::vector<KernelFactor> factors;
+  double mean = 0;  // of what would be ordered, relative to what is
+  bool is_large = false;
+  std::size_t most = 0;  // the group that most of it comes from
+  const auto weight = [&](std::size_t group) {
+    return drift->share[group] * std::abs(std::log(drift->of_group[group]));
+  };
+  for (std::size_t g = 0; g < planned.size(); ++g) {
+    const double all = known.times.time_factor;
+    const double factor =
+        std::clamp(all * planned[g] * drift->of_group[g], least_factor, most_factor) / all;
+    factors.push_back({.first_kernel = worker.first_kernel[g], .factor = factor});
+    mean += drift->share[g] * factor / ordered[g];
+    const bool counts = drift->share[g] > 0 &&
+                        static_cast<double>(worker.alone_us.back()[g]) >= large_share * whole_us;
+    is_large = is_large || (counts && is_beyond(factor / ordered[g], change));
+    if (weight(g) > weight(most)) most = g;
+  }
+  if (!is_large && !is_beyond(mean, change)) return std::nullopt;
+  known.times.kernel_factors = std::move(factors);
+  return fmt::format("group {} of {} takes {:.2f}x predicted, its requests {:.2f}x", most + 1,
+                     planned.size(), drift->of_group[most], drift->mean());
+}
+
+std::uint32_t PlanKeeper::drift_permille(WorkerId id) const {
+  const auto known = clients_.find(id.value);
+  const auto drift = known == clients_.end() ? std::nullopt : drift_of(known->second);
+  return drift ? static_cast<std::uint32_t>(std::lround(drift->mean() * 1000)) : 0;
+}
+
+std::vector<PlanKeeper::Known*> PlanKeeper::to_plan() {
+  std::vector<Known*> chosen;
+  for (auto& [id, known] : clients_) chosen.push_back(&known);
+  std::stable_partition(chosen.begin(), chosen.end(),
+                        [](const Known* known) { return known->seat.has_value(); });
+  chosen.resize(std::min(chosen.size(), planner::most_workers));
+  std::sort(chosen.begin(), chosen.end(),
+            [](const Known* a, const Known* b) { return a->client.id < b->client.id; });
+  return chosen;
 }
 
 void PlanKeeper::order(std::string reason) {
@@ -224,16 +409,15 @@ void PlanKeeper::order(std::string reason) {
   orders_left_ -= 1;
   delayed_.reset();
   PlanOrder order{.reason = std::move(reason), .workers = {}};
-  for (const auto& [id, known] : clients_) {
-    if (order.workers.size() == planner::most_workers) break;
-    order.workers.push_back({.id = known.client.id,
-                             .name = known.client.name,
-                             .profile = known.client.profile,
-                             .requests_per_s = known.requests_per_s,
-                             .latency_bound_us = known.latency_bound_us,
-                             .weight = known.weight,
-                             .time_factor = known.time_factor});
-  }
+  for (const Known* known : to_plan())
+    order.workers.push_back({.id = known->client.id,
+                             .name = known->client.name,
+                             .profile = known->client.profile,
+                             .requests_per_s = known->requests_per_s,
+                             .latency_bound_us = known->latency_bound_us,
+                             .weight = known->weight,
+                             .time_factor = known->times.time_factor,
+                             .kernel_factors = known->times.kernel_factors});
   if (!order.workers.empty()) thread_.order(std::move(order));
 }
 
@@ -246,7 +430,8 @@ void PlanKeeper::planned(const PlanOrder& order, const Result<json>& document) {
     return;
   }
   std::vector<WorkerId> ids;
-  bool same = in_force_ && in_force_->plan.acts_as(*plan);
+  bool same =
+      in_force_ && in_force_->plan.acts_as(*plan) && in_force_->plan.slows_as(*plan, same_slowdown);
   for (std::size_t part = 0; part < order.workers.size(); ++part) {
     const auto known = clients_.find(order.workers[part].id.value);
     ids.push_back(known == clients_.end() ? WorkerId{0} : order.workers[part].id);
@@ -254,19 +439,26 @@ void PlanKeeper::planned(const PlanOrder& order, const Result<json>& document) {
   }
   if (same) {
     spdlog::debug("plan {} stays: {}", in_force_->epoch, order.reason);
-    return write_down(*document, order.reason);
+    write_down(*document, order.reason);
+  } else {
+    put_in_force(std::move(*plan), *document, order.reason, std::move(ids));
   }
-  put_in_force(std::move(*plan), *document, order.reason, ids);
+  for (const WorkerToPlan& each : order.workers)
+    if (const auto known = clients_.find(each.id.value); known != clients_.end())
+      known->second.times_in_force = {.time_factor = each.time_factor,
+                                      .kernel_factors = each.kernel_factors};
 }
 
 std::uint64_t PlanKeeper::put_in_force(planner::StoredPlan plan, json document, std::string reason,
-                                       const std::vector<WorkerId>& ids) {
+                                       std::vector<WorkerId> ids) {
   const std::uint64_t epoch = history_.next_epoch();
   in_force_ = InForce{.epoch = epoch, .plan = std::move(plan)};
+  give_seats(ids);
   for (auto& [id, known] : clients_) {
     const auto part = std::find(ids.begin(), ids.end(), WorkerId{id});
     known.part = part == ids.end() ? std::nullopt
                                    : std::optional(static_cast<std::size_t>(part - ids.begin()));
+    known.times_in_force.reset();
     write_table(known);
   }
   plan_epoch_.store(epoch, std::memory_order_release);
@@ -279,6 +471,8 @@ void PlanKeeper::write_down(json document, std::string reason) {
   ++changes_;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   for (const char* key : own_keys) document.erase(key);
+  for (json& worker : document["workers"])
+    for (const char* key : own_worker_keys) worker.erase(key);
   auto kept =
       history_.add({.epoch = in_force_->epoch,
                     .made_at = std::chrono::duration_cast<std::chrono::seconds>(now).count(),
@@ -290,19 +484,44 @@ void PlanKeeper::write_down(json document, std::string reason) {
 
 void PlanKeeper::write_table(const Known& known) const {
   if (!known.part) return;
+  const std::size_t part = *known.part;
   const planner::StoredPlan& plan = in_force_->plan;
-  WorkerPlan table;
-  table.seat = static_cast<std::uint32_t>(*known.part);
-  table.workers = static_cast<std::uint32_t>(plan.rows.size());
-  table.first_kernel = plan.workers[*known.part].first_kernel;
-  table.stream.emplace_back();  // nobody active
-  for (const planner::GroupStreams& row : plan.rows) {
-    std::vector<std::uint8_t>& streams = table.stream.emplace_back();
-    for (const std::uint32_t stream : row[*known.part])
-      streams.push_back(stream == plan.unmasked ? PlanTable::no_mask
-                                                : static_cast<std::uint8_t>(stream));
+  const planner::StoredPlan::PlannedWorker& worker = plan.workers[part];
+  WorkerPlan table{.seat = *known.seat,
+                   .workers = 0,
+                   .first_kernel = worker.first_kernel,
+                   .kernel_count = worker.kernels,
+                   .shapes = worker.shapes,
+                   .stream = {},
+                   .alone_us = worker.alone_us,
+                   .slowdown = {}};
+  table.stream.resize(1U << PlanTable::max_workers);
+  table.slowdown.resize(1U << PlanTable::max_workers);
+  for (planner::WorkerSet parts = 1; parts <= plan.rows.size(); ++parts) {
+    const auto seats = seats_of(parts);
+    if (!seats) continue;
+    table.workers |= *seats;
+    for (const std::uint32_t stream : plan.rows[parts - 1][part])
+      table.stream[*seats].push_back(stream == plan.unmasked ? PlanTable::no_mask
+                                                             : static_cast<std::uint8_t>(stream));
+    if (!plan.slowdown.empty() && !plan.slowdown[parts - 1].empty())
+      table.slowdown[*seats] = plan.slowdown[parts - 1][part];
   }
+  // The one without a mask is the last of all that there may be.
+  if (!table.alone_us.empty())
+    table.alone_us.insert(table.alone_us.end() - 1, PlanTable::max_streams - table.alone_us.size(),
+                          {});
   write_plan(*known.client.tables, in_force_->epoch, table);
+}
+
+std::optional<std::uint32_t> PlanKeeper::seats_of(planner::WorkerSet parts) const {
+  std::uint32_t seats = 0;
+  for (std::size_t part = 0; part < in_force_->seats.size(); ++part) {
+    if (!(parts >> part & 1U)) continue;
+    if (!in_force_->seats[part]) return std::nullopt;
+    seats |= 1U << *in_force_->seats[part];
+  }
+  return seats;
 }
 
 std::vector<WorkerId> PlanKeeper::parts_by_name(const planner::StoredPlan& plan) const {
@@ -351,7 +570,17 @@ Result<json> PlanKeeper::document(std::uint64_t epoch) const {
   document["made_at"] = past->made_at;
   document["reason"] = past->reason;
   document["pinned"] = history_.pinned() == past->epoch;
-  document["in_force"] = in_force_ && in_force_->epoch == past->epoch;
+  const bool is_in_force = in_force_ && in_force_->epoch == past->epoch;
+  document["in_force"] = is_in_force;
+  if (!is_in_force) return document;
+  json& workers = document["workers"];  // as many as the plan's: it has been read
+  for (std::size_t part = 0; part < workers.size(); ++part)
+    workers[part]["worker"] = workers[part]["seat"] = nullptr;
+  for (const auto& [id, known] : clients_) {
+    if (!known.part) continue;
+    workers[*known.part]["worker"] = id;
+    workers[*known.part]["seat"] = *known.seat;
+  }
   return document;
 }
 
@@ -401,8 +630,9 @@ Result<std::uint64_t> PlanKeeper::apply(std::string_view text, const std::string
   }
   auto plan = read(document);
   if (!plan) return tl::unexpected(plan.error());
-  const auto ids = parts_by_name(*plan);
-  const auto epoch = put_in_force(std::move(*plan), std::move(document), "applied by " + who, ids);
+  auto ids = parts_by_name(*plan);
+  const auto epoch =
+      put_in_force(std::move(*plan), std::move(document), "applied by " + who, std::move(ids));
   pin(epoch);
   return epoch;
 }
@@ -444,9 +674,10 @@ Result<std::uint64_t> PlanKeeper::choose(const PlanChoice& choice, const std::st
                                                    choice.epoch));
   auto plan = read(past->document);
   if (!plan) return tl::unexpected(plan.error());
-  const auto ids = parts_by_name(*plan);
-  const auto epoch = put_in_force(std::move(*plan), json(past->document),
-                                  fmt::format("plan {} again, by {}", past->epoch, who), ids);
+  auto ids = parts_by_name(*plan);
+  const auto epoch =
+      put_in_force(std::move(*plan), json(past->document),
+                   fmt::format("plan {} again, by {}", past->epoch, who), std::move(ids));
   pin(epoch);
   return epoch;
 }

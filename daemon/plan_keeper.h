@@ -16,6 +16,7 @@
 #include "daemon/plan_history.h"
 #include "daemon/planner/plan_document.h"
 #include "daemon/planning_thread.h"
+#include "ipc/active_set.h"
 #include "ipc/messages.h"
 #include "ipc/plan_table.h"
 #include "ipc/worker_regions.h"
@@ -42,17 +43,29 @@ class PlanKeeper {
   };
 
   /// A pinned plan of the history is in force at once, if it is for this pool. `plan_epoch` is the
-  /// board's; it and the mailbox must outlive the keeper.
+  /// board's, `active` the set of all workers with a request, if there is one; they and the
+  /// mailbox must outlive the keeper.
   PlanKeeper(const Config& config, model::GpuDescription gpu, std::vector<CuMask> pool,
-             std::atomic<std::uint64_t>& plan_epoch, PlanHistory history, Mailbox& mailbox);
+             std::atomic<std::uint64_t>& plan_epoch, PlanHistory history, Mailbox& mailbox,
+             ActiveSet* active = nullptr);
 
   void add(Client client);
+  /// Takes the worker out of the active set, too.
   void remove(WorkerId id);
   /// The worker's bit in sets of active workers (PlanTable::seat), as long as it is connected.
   [[nodiscard]] std::optional<std::uint32_t> seat_of(WorkerId id) const;
   /// Plans anew when what a worker says of its rate or its times has changed enough. To be called
   /// about once a second.
   void look_at_loads();
+
+  /// The worker's bit in sets of active workers, from its first part in a plan until it leaves;
+  /// nullopt: it has had no part yet.
+  [[nodiscard]] std::optional<std::uint32_t> seat_of(WorkerId id) const;
+  /// Whether it is one of the plan in force.
+  [[nodiscard]] bool has_part(WorkerId id) const;
+  /// Observed time of a worker's groups of kernels in permille of the predicted, by its own word;
+  /// groups count by their predicted time. 0: not known.
+  [[nodiscard]] std::uint32_t drift_permille(WorkerId id) const;
 
   /// The plan of an epoch, or the one in force (0), as its document with what eclipd knows of it.
   /// Errc::not_found.
@@ -67,24 +80,53 @@ class PlanKeeper {
   Result<std::uint64_t> choose(const PlanChoice& choice, const std::string& who);
 
  private:
+  /// How kernels are planned, relative to the profile (WorkerToPlan).
+  struct KernelTimes {
+    double time_factor = 1;
+    std::vector<KernelFactor> kernel_factors;
+  };
   struct Known {
     Client client;
     double requests_per_s = 0;  // in the plan that was ordered last
-    double time_factor = 1;     // likewise
+    KernelTimes times;          // likewise
     double latency_bound_us = 0;
     double weight = 1;
-    std::optional<std::size_t> part;  // in the plan in force: the index of its worker
+    std::optional<std::uint32_t> seat;
+    std::optional<std::size_t> part;            // in the plan in force: the index of its worker
+    std::optional<KernelTimes> times_in_force;  // in that plan; nullopt: not known
   };
   struct InForce {
     std::uint64_t epoch = 0;
     planner::StoredPlan plan;
+    /// Of each part: its worker's; of a part that is nobody's the seat of whoever gets it, so that
+    /// the tables of the others stay. nullopt: all seats are taken.
+    std::vector<std::optional<std::uint32_t>> seats{};
+  };
+  /// Observed times of the groups of a worker in the plan in force, relative to the predicted.
+  struct Drift {
+    std::vector<double> of_group;  // 1 where it is not known
+    std::vector<double> share;     // of each group in the known ones' predicted time
+    [[nodiscard]] double mean() const;
   };
 
   void order(std::string reason);
+  /// Those that a plan is for, by WorkerId: who has a seat goes before who has not.
+  [[nodiscard]] std::vector<Known*> to_plan();
+  [[nodiscard]] std::optional<Drift> drift_of(const Known& known) const;
+  /// Takes over what the worker's scheduler reports, if that is far enough from what was ordered
+  /// last; the reason for a new plan then.
+  std::optional<std::string> follow_drift(Known& known) const;
   void planned(const PlanOrder& order, const Result<nlohmann::json>& document);
-  /// Writes the tables of those workers, and the epoch. ids[i]: the worker that has part i.
+  /// Writes the tables of those workers, and the epoch. ids[i]: the worker that has part i, or
+  /// WorkerId{0}.
   std::uint64_t put_in_force(planner::StoredPlan plan, nlohmann::json document, std::string reason,
-                             const std::vector<WorkerId>& ids);
+                             std::vector<WorkerId> ids);
+  /// A seat for each part of the plan in force. A worker for whom there is none loses its part.
+  void give_seats(std::vector<WorkerId>& ids);
+  /// The lowest that no worker and no part has.
+  [[nodiscard]] std::optional<std::uint32_t> free_seat() const;
+  /// The pinned plan in a new epoch, after workers with other seats than its parts' have got parts.
+  void publish_again(std::string reason);
   /// Into the history, as the plan in force.
   void write_down(nlohmann::json document, std::string reason);
   /// Parts of a plan by name and profile, first come, first served; WorkerId{0}: nobody's.
@@ -92,8 +134,11 @@ class PlanKeeper {
   [[nodiscard]] static bool fits(const Known& known,
                                  const planner::StoredPlan::PlannedWorker& worker);
   /// Gives a worker the first part of the plan in force that is nobody's and fits, if there is one.
-  void take_free_part(Known& known) const;
+  /// False: the plan must be published again, since the part had another seat.
+  [[nodiscard]] bool take_free_part(Known& known);
   void write_table(const Known& known) const;
+  /// The seats of a set of parts of the plan in force; nullopt: one of them has none.
+  [[nodiscard]] std::optional<std::uint32_t> seats_of(planner::WorkerSet parts) const;
   Result<planner::StoredPlan> read(const nlohmann::json& document) const;
   [[nodiscard]] bool is_pinned() const { return history_.pinned().has_value(); }
   void pin(std::optional<std::uint64_t> epoch);
@@ -102,6 +147,7 @@ class PlanKeeper {
   const std::vector<CuMask> pool_;
   const std::uint32_t cu_count_;
   std::atomic<std::uint64_t>& plan_epoch_;
+  ActiveSet* const active_;
   PlanHistory history_;
   std::map<std::uint64_t, Known> clients_;  // by WorkerId
   std::optional<InForce> in_force_;

@@ -17,13 +17,6 @@ constexpr std::chrono::milliseconds first_limit{15};
 /// Profiles whose absence is said; clients choose the names.
 constexpr std::size_t most_complaints = 64;
 
-/// Makes all kernels take `factor` times as long.
-void scale(planner::Worker& worker, double factor) {
-  if (factor == 1) return;
-  for (auto& kernel : worker.kernels)
-    kernel = std::make_shared<const model::Kernel>(kernel->scaled(factor));
-}
-
 }  // namespace
 
 PlanningThread::PlanningThread(Settings settings, Done done)
@@ -75,7 +68,37 @@ void PlanningThread::run() {
   }
 }
 
+void PlanningThread::scale(planner::Worker& worker, const WorkerToPlan& by) {
+  const bool is_profile =
+      by.time_factor == 1 && std::all_of(by.kernel_factors.begin(), by.kernel_factors.end(),
+                                         [](const KernelFactor& each) { return each.factor == 1; });
+  if (is_profile) {
+    scaled_.erase(by.id.value);
+    return;
+  }
+  Scaled& scaled = scaled_[by.id.value];
+  if (scaled.from != worker.kernels || scaled.time_factor != by.time_factor ||
+      scaled.kernel_factors != by.kernel_factors) {
+    scaled = {.from = worker.kernels,
+              .time_factor = by.time_factor,
+              .kernel_factors = by.kernel_factors,
+              .to = {}};
+    auto next = by.kernel_factors.begin();
+    double factor = by.time_factor;
+    for (std::size_t k = 0; k < worker.kernels.size(); ++k) {
+      for (; next != by.kernel_factors.end() && next->first_kernel <= k; ++next)
+        factor = by.time_factor * next->factor;
+      scaled.to.push_back(std::make_shared<const model::Kernel>(worker.kernels[k]->scaled(factor)));
+    }
+  }
+  worker.kernels = scaled.to;
+}
+
 std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) {
+  std::erase_if(scaled_, [&order](const auto& scaled) {
+    return std::none_of(order.workers.begin(), order.workers.end(),
+                        [&](const WorkerToPlan& each) { return each.id.value == scaled.first; });
+  });
   std::vector<planner::Worker> workers;
   for (const WorkerToPlan& each : order.workers) {
     planner::Worker worker{.unknown = true};
@@ -83,7 +106,7 @@ std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) 
       auto profiled = profiles_.find(each.profile);
       if (profiled) {
         worker = std::move(*profiled);
-        scale(worker, each.time_factor);
+        scale(worker, each);
       } else if (complained_.size() < most_complaints && complained_.insert(each.profile).second) {
         spdlog::warn("workers of profile '{}' are planned as unknown ones: {}", each.profile,
                      profiled.error().message());
@@ -122,6 +145,10 @@ Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
     nlohmann::json& worker = document["workers"][w];
     worker["profile"] = order.workers[w].profile;
     worker["time_factor"] = order.workers[w].time_factor;
+    worker["kernel_factors"] = nlohmann::json::array();
+    for (const KernelFactor& each : order.workers[w].kernel_factors)
+      worker["kernel_factors"].push_back(
+          {{"first_kernel", each.first_kernel}, {"factor", each.factor}});
   }
   if (!simulate) {
     previous_ = std::move(*made);

@@ -5,6 +5,8 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -22,6 +24,13 @@
 
 namespace eclip::daemon {
 
+/// Kernels from one on, up to the next factor's, take so many times as long as the profile says.
+struct KernelFactor {
+  std::uint32_t first_kernel = 0;
+  double factor = 1;
+  bool operator==(const KernelFactor&) const = default;
+};
+
 /// A worker to plan for.
 struct WorkerToPlan {
   WorkerId id;
@@ -30,7 +39,9 @@ struct WorkerToPlan {
   double requests_per_s = 0;    ///< 0: closed loop
   double latency_bound_us = 0;  ///< 0: none
   double weight = 1;
-  double time_factor = 1;  ///< of its kernels, relative to the profile
+  double time_factor = 1;  ///< of all its kernels, relative to the profile
+  /// Of some of them, beside that; ascending, the first is for kernel 0. Empty: 1.
+  std::vector<KernelFactor> kernel_factors{};
 };
 
 struct PlanOrder {
@@ -67,6 +78,9 @@ class PlanningThread {
   void run();
   [[nodiscard]] bool is_overtaken();
   std::vector<planner::Worker> workers_of(const PlanOrder& order);
+  /// The worker's kernels with its factors; the same objects as for the last order if nothing has
+  /// changed, by which the planner knows workers again.
+  void scale(planner::Worker& worker, const WorkerToPlan& by);
   Result<nlohmann::json> plan(const PlanOrder& order, const std::vector<planner::Worker>& workers,
                               bool simulate);
 
@@ -75,8 +89,15 @@ class PlanningThread {
   // The last plan by the cost model; the thread's own.
   std::optional<planner::Plan> previous_;
   double previous_group_us_ = 0;
-  ProfileLibrary profiles_;           // the thread's own
-  std::set<std::string> complained_;  // profiles that were not found, likewise
+  struct Scaled {
+    std::vector<std::shared_ptr<const model::Kernel>> from;
+    double time_factor = 1;
+    std::vector<KernelFactor> kernel_factors;
+    std::vector<std::shared_ptr<const model::Kernel>> to;
+  };
+  std::map<std::uint64_t, Scaled> scaled_;  // by WorkerId, of the last order; the thread's own
+  ProfileLibrary profiles_;                 // likewise
+  std::set<std::string> complained_;        // profiles that were not found, likewise
   std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<PlanOrder> next_;  // guarded by mutex_

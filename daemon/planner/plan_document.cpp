@@ -1,6 +1,9 @@
 #include "daemon/planner/plan_document.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "ipc/launch_shapes.h"
 
 namespace eclip::planner {
 namespace {
@@ -67,7 +70,59 @@ Result<std::vector<CuMask>> parse_pool(const Place& root, std::uint32_t cu_count
   return masks;
 }
 
-Result<StoredPlan::PlannedWorker> parse_worker(const Place& place) {
+/// A list of numbers of at least 0, of so many; nothing when it is not there, or empty.
+Result<std::vector<float>> parse_times(const Place& place, std::size_t count) {
+  constexpr double most = 1e12;
+  if (!place.value.is_array() || (!place.value.empty() && place.value.size() != count))
+    return place.refuse("a list of " + std::to_string(count) + " numbers, or empty");
+  std::vector<float> times;
+  for (std::size_t i = 0; i < place.value.size(); ++i) {
+    const Place number = place.element(i);
+    const double value = number.value.is_number() ? number.value.get<double>() : -1;
+    if (!(value >= 0 && value <= most)) return number.refuse("a number from 0 to 1e12");
+    times.push_back(static_cast<float>(value));
+  }
+  return times;
+}
+
+/// What the worker's scheduler goes by, where the document says it.
+Result<void> parse_kernels(const Place& place, std::size_t streams,
+                           StoredPlan::PlannedWorker& worker) {
+  if (place.value.contains("kernels")) {
+    const auto count = place.member("kernels")->number(most_kernels + 1);
+    if (!count) return tl::unexpected(count.error());
+    if (*count != 0 && *count <= worker.first_kernel.back())
+      return place.member("kernels")->refuse("0, or more than the first kernel of the last group");
+    worker.kernels = *count;
+  }
+  const std::size_t groups = worker.first_kernel.size();
+  if (place.value.contains("shapes_of_group")) {
+    const auto shapes = place.list("shapes_of_group");
+    if (!shapes) return tl::unexpected(shapes.error());
+    if (!shapes->value.empty() && shapes->value.size() != groups)
+      return shapes->refuse("a list of " + std::to_string(groups) + " numbers, or empty");
+    for (std::size_t g = 0; g < shapes->value.size(); ++g) {
+      const Place shape = shapes->element(g);
+      if (!shape.value.is_number_integer() || shape.value < 0 || shape.value > UINT32_MAX)
+        return shape.refuse("a whole number below 2^32");
+      worker.shapes.push_back(shape.value.get<std::uint32_t>());
+    }
+  }
+  if (!place.value.contains("alone_us_of_group")) return {};
+  const auto times = place.list("alone_us_of_group");
+  if (!times) return tl::unexpected(times.error());
+  if (!times->value.empty() && times->value.size() != streams)
+    return times->refuse("a list of " + std::to_string(streams) +
+                         " lists, one for each stream and one for none, or empty");
+  for (std::size_t s = 0; s < times->value.size(); ++s) {
+    auto of_stream = parse_times(times->element(s), groups);
+    if (!of_stream) return tl::unexpected(of_stream.error());
+    worker.alone_us.push_back(std::move(*of_stream));
+  }
+  return {};
+}
+
+Result<StoredPlan::PlannedWorker> parse_worker(const Place& place, std::size_t streams) {
   StoredPlan::PlannedWorker worker;
   for (const auto& [key, text] :
        {std::pair{"name", &worker.name}, std::pair{"profile", &worker.profile}}) {
@@ -86,6 +141,8 @@ Result<StoredPlan::PlannedWorker> parse_worker(const Place& place) {
     worker.first_kernel.push_back(*first);
   }
   if (worker.first_kernel.empty()) return groups->refuse("a list that is not empty");
+  if (auto known = parse_kernels(place, streams, worker); !known)
+    return tl::unexpected(known.error());
   return worker;
 }
 
@@ -112,7 +169,66 @@ Result<GroupStreams> parse_row(const Place& place, const StoredPlan& plan, Worke
   return streams;
 }
 
+/// Of an active worker, how many times as long as alone its kernels take in a row.
+double slowdown_of(const Row& row, std::size_t worker) {
+  const double overhead_us = CostOptions{}.request_overhead_us;
+  const auto& request_us = row.simulated_us.empty() ? row.prediction.request_us : row.simulated_us;
+  const double alone_us = row.prediction.alone_us[worker] - overhead_us;
+  return alone_us > 0 ? std::max(0.0, request_us[worker] - overhead_us) / alone_us : 0;
+}
+
+/// In thousandths, which print shortly: most of a document is numbers.
+double rounded(double value) {
+  return std::round(value * 1000) / 1000;
+}
+
+/// [stream, the one without a mask last][group].
+json alone_us_of_groups(const Plan& plan, const Worker& worker, const Groups& groups,
+                        const model::GpuDescription& gpu) {
+  json times = json::array();
+  std::vector<std::uint32_t> cus;
+  for (const PoolStream& stream : plan.pool.streams) cus.push_back(stream.mask.count());
+  cus.push_back(gpu.geometry.cu_count());
+  for (std::size_t s = 0; s < cus.size(); ++s) {
+    const auto same =
+        static_cast<std::size_t>(std::find(cus.begin(), cus.end(), cus[s]) - cus.begin());
+    if (same < s) {
+      times.push_back(json(times[same]));
+      continue;
+    }
+    std::vector<double> us(groups.size(), 0);
+    for (std::size_t k = 0, g = 0; k < worker.kernels.size(); ++k) {
+      if (g + 1 < groups.size() && k == groups[g + 1]) ++g;
+      us[g] += worker.kernels[k]->time_on_mask_us(cus[s]) + (k == 0 ? 0 : gpu.timing.launch_gap_us);
+    }
+    std::transform(us.begin(), us.end(), us.begin(), rounded);
+    times.push_back(us);
+  }
+  return times;
+}
+
+std::vector<std::uint32_t> shapes_of_groups(const Worker& worker, const Groups& groups) {
+  std::vector<LaunchShapes> shapes(groups.size());
+  for (std::size_t k = 0, g = 0; k < worker.kernels.size(); ++k) {
+    if (g + 1 < groups.size() && k == groups[g + 1]) ++g;
+    shapes[g].add(worker.kernels[k]->shape().workgroups);
+  }
+  std::vector<std::uint32_t> values;
+  for (const LaunchShapes& shape : shapes) values.push_back(shape.value());
+  return values;
+}
+
 }  // namespace
+
+bool StoredPlan::slows_as(const StoredPlan& other, double factor) const {
+  if (slowdown.size() != other.slowdown.size()) return false;
+  const auto is_near = [factor](float a, float b) { return a <= b * factor && b <= a * factor; };
+  return std::equal(slowdown.begin(), slowdown.end(), other.slowdown.begin(),
+                    [&](const auto& ours, const auto& theirs) {
+                      return std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
+                                        is_near);
+                    });
+}
 
 const char* name_of(Objective objective) {
   switch (objective) {
@@ -153,25 +269,35 @@ json plan_document(const Plan& plan, std::span<const Worker> workers,
     root["pool"]["streams"].push_back({{"cu_list", stream.mask.to_string()},
                                        {"cus", stream.mask.count()},
                                        {"leaves", stream.leaves}});
-  for (std::size_t w = 0; w < workers.size(); ++w)
-    root["workers"].push_back({{"name", workers[w].name},
-                               {"profile", workers[w].unknown ? "" : workers[w].name},
-                               {"unknown", workers[w].unknown},
-                               {"requests_per_s", workers[w].requests_per_s},
-                               {"weight", workers[w].weight},
-                               {"latency_bound_us", workers[w].latency_bound_us},
-                               {"home", plan.pool.home[w]},
-                               {"activity", plan.activity[w]},
-                               {"alone_us", plan.solo_us[w]},
-                               {"first_kernel_of_group", plan.groups[w]}});
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    json& worker =
+        root["workers"].emplace_back(json{{"name", workers[w].name},
+                                          {"profile", workers[w].unknown ? "" : workers[w].name},
+                                          {"unknown", workers[w].unknown},
+                                          {"requests_per_s", workers[w].requests_per_s},
+                                          {"weight", workers[w].weight},
+                                          {"latency_bound_us", workers[w].latency_bound_us},
+                                          {"home", plan.pool.home[w]},
+                                          {"activity", plan.activity[w]},
+                                          {"alone_us", plan.solo_us[w]},
+                                          {"kernels", workers[w].kernels.size()},
+                                          {"first_kernel_of_group", plan.groups[w]}});
+    if (workers[w].unknown) continue;
+    worker["shapes_of_group"] = shapes_of_groups(workers[w], plan.groups[w]);
+    worker["alone_us_of_group"] = alone_us_of_groups(plan, workers[w], plan.groups[w], gpu);
+  }
   for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
     const Row& row = plan.row(active);
+    std::vector<double> slowdown(workers.size(), 0);
+    for (std::size_t w = 0; w < workers.size(); ++w)
+      if ((active >> w & 1U) && !workers[w].unknown) slowdown[w] = rounded(slowdown_of(row, w));
     root["rows"].push_back({{"active", active},
                             {"value", row.value},
                             {"simulated_value", row.simulated_value},
                             {"simulated_us", row.simulated_us},
                             {"stream_of_group", row.streams},
                             {"request_us", row.prediction.request_us},
+                            {"slowdown", slowdown},
                             {"joules", row.prediction.joules},
                             {"watts", row.prediction.watts}});
   }
@@ -205,7 +331,7 @@ Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
   if (workers->value.empty() || workers->value.size() > most_workers)
     return workers->refuse("a list of 1 to " + std::to_string(most_workers) + " workers");
   for (std::size_t w = 0; w < workers->value.size(); ++w) {
-    auto worker = parse_worker(workers->element(w));
+    auto worker = parse_worker(workers->element(w), plan.pool.size() + 1);
     if (!worker) return tl::unexpected(worker.error());
     plan.workers.push_back(std::move(*worker));
   }
@@ -218,6 +344,12 @@ Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
     auto row = parse_row(rows->element(set), plan, static_cast<WorkerSet>(set + 1));
     if (!row) return tl::unexpected(row.error());
     plan.rows.push_back(std::move(*row));
+    const Place place = rows->element(set);
+    if (!place.value.contains("slowdown")) continue;
+    auto slowdown = parse_times(*place.member("slowdown"), plan.workers.size());
+    if (!slowdown) return tl::unexpected(slowdown.error());
+    plan.slowdown.resize(sets);
+    plan.slowdown[set] = std::move(*slowdown);
   }
   const auto value = root.member("value");
   if (!value) return tl::unexpected(value.error());

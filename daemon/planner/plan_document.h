@@ -30,6 +30,11 @@ struct StoredPlan {
     std::string name;
     std::string profile;
     std::vector<std::uint32_t> first_kernel;  ///< of each group; the first is 0
+    std::uint32_t kernels = 0;                ///< of a request; 0: not known
+    std::vector<std::uint32_t> shapes;        ///< LaunchShapes of each group; empty: not known
+    /// [stream, the one without a mask last][group]: what it takes alone there, with its launch
+    /// gaps, us of device time; empty: not known.
+    std::vector<std::vector<float>> alone_us;
 
     bool operator==(const PlannedWorker&) const = default;
   };
@@ -38,17 +43,23 @@ struct StoredPlan {
   std::vector<PlannedWorker> workers;
   /// [active - 1][worker][group]: stream; empty for a worker that is not active.
   std::vector<GroupStreams> rows;
+  /// [active - 1][worker]: how many times as long its request takes in that row as alone on the
+  /// row's streams, without the host's part; 0: not known, or not active. Empty: not known.
+  std::vector<std::vector<float>> slowdown;
   double value = 0;  ///< of the objective
 
-  /// Whether both send every kernel to the same stream.
+  /// Whether both send every kernel to the same stream, and know the same of the kernels.
   [[nodiscard]] bool acts_as(const StoredPlan& other) const {
     return pool == other.pool && workers == other.workers && rows == other.rows;
   }
+  /// Whether the slowdowns of both are within a factor of each other.
+  [[nodiscard]] bool slows_as(const StoredPlan& other, double factor) const;
 };
 
 /// Reads and checks a document: at most most_workers workers, a row for every set of them, in every
-/// row a stream of the pool, or none, for each group of each active worker. Errc::malformed names
-/// the place, as /rows/3/active, and what is expected there.
+/// row a stream of the pool, or none, for each group of each active worker. What is said of kernels
+/// and times may be missing, as in plans of earlier versions. Errc::malformed names the place, as
+/// /rows/3/active, and what is expected there.
 Result<StoredPlan> parse_plan(const nlohmann::json& document, std::uint32_t cu_count);
 
 }  // namespace eclip::planner

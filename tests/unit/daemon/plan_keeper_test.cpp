@@ -8,7 +8,9 @@
 #include <memory>
 
 #include "daemon/model/data_dir.h"
+#include "daemon/profile_library.h"
 #include "daemon/topology.h"
+#include "ipc/launch_shapes.h"
 #include "ipc/unique_fd.h"
 #include "tests/fake/temporary_directory.h"
 
@@ -46,7 +48,7 @@ class PlanKeeperTest : public ::testing::Test {
   void begin(const std::vector<CuMask>& pool = tree()) {
     keeper_.reset();
     keeper_.emplace(config_, gpu(), pool, plan_epoch_,
-                    PlanHistory::open(directory_.path(), "plans").value(), mailbox_);
+                    PlanHistory::open(directory_.path(), "plans").value(), mailbox_, &active_);
   }
   /// Runs what the planning thread posts until the condition holds.
   template <class Condition>
@@ -80,6 +82,42 @@ class PlanKeeperTest : public ::testing::Test {
   [[nodiscard]] PlanReader reader(std::uint64_t id) {
     return {memory_[id].state->plans, plan_epoch_};
   }
+  bool plan_comes_for(std::size_t workers) {
+    return eventually([&] {
+      const auto document = keeper_->document(0);
+      return document && document->at("workers").size() == workers;
+    });
+  }
+  bool reason_comes(const std::string& text) {
+    return eventually([&] { return current("/reason").find(text) != std::string::npos; });
+  }
+  /// What a worker's table says is what the plan in force says, whose workers have these seats.
+  void expect_table(std::uint64_t id, std::size_t part, const std::vector<std::uint32_t>& seats) {
+    const json document = keeper_->document(0).value();
+    const PlanTable& table = memory_[id].state->plans[plan_epoch_ % 2];
+    ASSERT_EQ(table.epoch, plan_epoch_);
+    EXPECT_EQ(table.seat, seats[part]);
+    for (std::uint32_t parts = 1; parts < 1U << seats.size(); ++parts) {
+      std::uint32_t set = 0;
+      for (std::size_t p = 0; p < seats.size(); ++p)
+        if (parts >> p & 1U) set |= 1U << seats[p];
+      const json& row = document["rows"][parts - 1];
+      const json& streams = row["stream_of_group"][part];
+      for (std::uint32_t g = 0; g < streams.size(); ++g) {
+        const bool is_unmasked = streams[g] == document["unmasked"];
+        EXPECT_EQ(table.stream[set][g], is_unmasked ? PlanTable::no_mask : streams[g].get<int>());
+      }
+      EXPECT_FLOAT_EQ(table.slowdown[set], row["slowdown"][part].get<float>());
+      EXPECT_EQ(reader(id).stream(plan_epoch_, set, 0).has_value(), (parts >> part & 1U) != 0);
+    }
+    std::uint32_t all = 0;
+    for (const std::uint32_t seat : seats) all |= 1U << seat;
+    EXPECT_EQ(table.workers, all);
+    for (std::uint32_t set = 1; set < table.stream.size(); ++set)
+      if ((set & ~all) != 0) {
+        EXPECT_FALSE(reader(id).stream(plan_epoch_, set, 0)) << set;
+      }
+  }
   std::string current(const char* pointer) {
     return keeper_->document(0).value().at(json::json_pointer(pointer)).dump();
   }
@@ -87,6 +125,7 @@ class PlanKeeperTest : public ::testing::Test {
   test::TemporaryDirectory directory_;
   Config config_;
   std::atomic<std::uint64_t> plan_epoch_ = 0;
+  ActiveSet active_{};
   UniqueFd wake_{::eventfd(0, EFD_CLOEXEC)};
   Mailbox mailbox_{[this] { ::eventfd_write(wake_.get(), 1); }};
   std::map<std::uint64_t, Memory> memory_;
@@ -115,7 +154,7 @@ TEST_F(PlanKeeperTest, AWorkerThatJoinsFindsItsPartAndOneThatLeavesHasNone) {
   keeper_->remove(WorkerId{1});
   ASSERT_TRUE(plan_comes_after(both));
   EXPECT_FALSE(reader(1).groups(plan_epoch_.load()));
-  EXPECT_EQ(reader(2).groups(plan_epoch_.load())->seat, 0U);
+  EXPECT_EQ(reader(2).groups(plan_epoch_.load())->seat, 1U) << "its seat stays";
   EXPECT_EQ(keeper_->records().size(), 3U);
 }
 
@@ -278,6 +317,8 @@ TEST_F(PlanKeeperTest, WhatIsNoPlanForThisPoolIsRefusedAndChangesNothing) {
   json groups = json::array();
   for (int g = 0; g < 129; ++g) groups.push_back(g);
   other["workers"][0]["first_kernel_of_group"] = groups;
+  for (const char* key : {"kernels", "shapes_of_group", "alone_us_of_group"})
+    other["workers"][0].erase(key);
   other["rows"][0]["stream_of_group"][0] = json(json::array_t(129, 0U));
   EXPECT_THAT(refusal(other.dump()), HasSubstr("129 groups of kernels; at most 128"));
   EXPECT_EQ(plan_epoch_.load(), 1U);
@@ -341,6 +382,126 @@ TEST_F(PlanKeeperTest, HoweverOftenWorkersComeAndGoPlansAreFewAndTheLastIsForWho
     return reader(200).groups(plan_epoch_.load()).has_value();
   }));
   EXPECT_LT(plan_epoch_.load(), 40U);
+}
+
+TEST_F(PlanKeeperTest, ASeatStaysOverPlansAndIsFreeOnlyAfterItsWorkerHasLeft) {
+  EXPECT_FALSE(keeper_->seat_of(WorkerId{1}));
+  for (std::uint64_t id = 1; id <= 3; ++id) join(id, "w", "");
+  EXPECT_FALSE(keeper_->seat_of(WorkerId{1})) << "no plan yet";
+  ASSERT_TRUE(plan_comes_for(3));
+  for (std::uint64_t id = 1; id <= 3; ++id) {
+    EXPECT_EQ(keeper_->seat_of(WorkerId{id}), id - 1);
+    EXPECT_TRUE(keeper_->has_part(WorkerId{id}));
+  }
+  active_.workers = 0b111;
+  keeper_->remove(WorkerId{1});
+  EXPECT_EQ(active_.workers, 0b110U) << "it has no request any more";
+  ASSERT_TRUE(plan_comes_for(2));
+  expect_table(2, 0, {1, 2});
+  expect_table(3, 1, {1, 2});
+  EXPECT_EQ(current("/workers/0/worker"), "2");
+  EXPECT_EQ(current("/workers/0/seat"), "1");
+  join(4, "w", "");
+  join(5, "w", "");
+  ASSERT_TRUE(plan_comes_for(4));
+  EXPECT_EQ(keeper_->seat_of(WorkerId{4}), 0U) << "the lowest that is free";
+  EXPECT_EQ(keeper_->seat_of(WorkerId{5}), 3U);
+  for (std::size_t part = 0; part < 4; ++part) expect_table(part + 2, part, {1, 2, 0, 3});
+  EXPECT_FALSE(keeper_->seat_of(WorkerId{1}));
+  EXPECT_FALSE(keeper_->has_part(WorkerId{1}));
+}
+
+TEST_F(PlanKeeperTest, APinKeepsSeatsAndWhoHasHadOneGoesFirstAfterIt) {
+  for (std::uint64_t id = 1; id <= 8; ++id) join(id, id == 8 ? "late" : "w", "");
+  ASSERT_TRUE(plan_comes_for(7));
+  EXPECT_FALSE(keeper_->seat_of(WorkerId{8}));
+  json plan = keeper_->document(0).value();
+  plan["workers"][0]["name"] = "late";
+  const auto applied = keeper_->apply(plan.dump(), "uid 0");
+  ASSERT_TRUE(applied) << applied.error().message();
+  // Seven workers have seats; the eighth cannot have one, so its part is nobody's.
+  EXPECT_FALSE(keeper_->has_part(WorkerId{8}));
+  EXPECT_FALSE(keeper_->has_part(WorkerId{7})) << "six parts for seven";
+  EXPECT_EQ(reader(1).stream(*applied, 0b0000001, 0), 0);
+  EXPECT_FALSE(reader(1).stream(*applied, 0b1000001, 0)) << "seat 6 has no part";
+  EXPECT_EQ(reader(1).groups(*applied)->workers, 0b0111111U);
+
+  keeper_->remove(WorkerId{3});
+  EXPECT_EQ(keeper_->seat_of(WorkerId{8}), 2U);
+  EXPECT_TRUE(keeper_->has_part(WorkerId{7}));
+  EXPECT_TRUE(keeper_->has_part(WorkerId{8}));
+  EXPECT_GT(plan_epoch_.load(), *applied) << "the other tables know other seats";
+  EXPECT_EQ(current("/pinned"), "true");
+  EXPECT_EQ(current("/reason"),
+            "\"plan " + std::to_string(*applied) + " again: worker 3 'w' left\"");
+  const std::vector<std::uint32_t> seats{2, 0, 1, 6, 3, 4, 5};
+  expect_table(8, 0, seats);
+  expect_table(1, 1, seats);
+  expect_table(7, 3, seats);
+  expect_table(6, 6, seats);
+
+  EXPECT_TRUE(keeper_->choose({.action = PlanChoice::unpin}, "uid 0"));
+  join(9, "w", "");
+  ASSERT_TRUE(eventually([&] { return current("/pinned") == "false"; }));
+  for (std::uint64_t id : {1, 2, 4, 5, 6, 7, 8}) EXPECT_TRUE(keeper_->has_part(WorkerId{id})) << id;
+  EXPECT_FALSE(keeper_->has_part(WorkerId{9}));
+  EXPECT_EQ(keeper_->seat_of(WorkerId{8}), 2U);
+}
+
+TEST_F(PlanKeeperTest, ATableSaysWhatAGroupLooksLikeAndHowLongItTakesAlone) {
+  join(1, "a", "vgg19-b8");
+  join(2, "b", "");
+  ASSERT_TRUE(plan_comes_for(2));
+  expect_table(1, 0, {0, 1});
+  expect_table(2, 1, {0, 1});
+  ProfileLibrary library({model::default_data_dir() / "profiles"}, "mi50");
+  const auto kernels = library.find("vgg19-b8")->kernels;
+  const PlanTable& table = memory_[1].state->plans[plan_epoch_ % 2];
+  ASSERT_EQ(table.kernel_count, kernels.size());
+  const double gap_us = gpu().timing.launch_gap_us;
+  for (std::uint32_t g = 0; g < table.group_count; ++g) {
+    const std::size_t first = table.first_kernel[g];
+    const std::size_t end =
+        g + 1 < table.group_count ? table.first_kernel[g + 1].load() : kernels.size();
+    LaunchShapes shapes;
+    for (std::size_t k = first; k < end; ++k) shapes.add(kernels[k]->shape().workgroups);
+    EXPECT_EQ(table.shapes[g], shapes.value());
+    for (std::size_t s = 0; s < PlanTable::max_streams; ++s) {
+      double alone_us = 0;
+      for (std::size_t k = first; k < end; ++k)
+        alone_us += kernels[k]->time_on_mask_us(s < tree().size() ? tree()[s].count() : 60) +
+                    (k == 0 ? 0 : gap_us);
+      EXPECT_NEAR(table.alone_us[s][g], alone_us, 1e-3 + alone_us * 1e-6) << s << " " << g;
+    }
+  }
+  EXPECT_NEAR(table.slowdown[0b01], 1, 0.01) << "alone";
+  EXPECT_GE(table.slowdown[0b11], 0.99F);
+  const PlanReader plan = reader(1);
+  EXPECT_FLOAT_EQ(static_cast<float>(plan.predicted_us(plan_epoch_, 0b11, 0, PlanTable::no_mask)),
+                  table.alone_us[7][0] * table.slowdown[0b11]);
+  // Of a worker without a profile nothing is known.
+  const PlanTable& other = memory_[2].state->plans[plan_epoch_ % 2];
+  EXPECT_EQ(other.kernel_count, 0U);
+  EXPECT_EQ(other.shapes[0], 0U);
+  EXPECT_EQ(other.alone_us[0][0], 0);
+  EXPECT_EQ(other.slowdown[0b11], 0);
+}
+
+TEST_F(PlanKeeperTest, APlanOfAnEarlierVersionSaysNothingOfKernels) {
+  join(1, "a");
+  ASSERT_TRUE(plan_comes_for(1));
+  json plan = keeper_->document(0).value();
+  for (const char* key : {"kernels", "shapes_of_group", "alone_us_of_group"})
+    plan["workers"][0].erase(key);
+  plan["rows"][0].erase("slowdown");
+  const auto applied = keeper_->apply(plan.dump(), "uid 0");
+  ASSERT_TRUE(applied) << applied.error().message();
+  const auto groups = reader(1).groups(*applied);
+  ASSERT_TRUE(groups);
+  EXPECT_EQ(groups->kernel_count, 0U);
+  EXPECT_EQ(groups->shapes[0], 0U);
+  EXPECT_EQ(reader(1).predicted_us(*applied, 1, 0, 0), 0);
+  EXPECT_EQ(reader(1).stream(*applied, 1, 0), 0);
 }
 
 TEST(DescribeForPlans, TakesTheDescriptionOfTheGpusShapeOrTheNamedOne) {

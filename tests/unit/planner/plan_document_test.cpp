@@ -59,6 +59,67 @@ TEST_F(PlanDocumentTest, IsReadAsThePlanThatWasWritten) {
   EXPECT_EQ(read->value, plan_.value);
 }
 
+TEST_F(PlanDocumentTest, SaysWhatGroupsTakeAloneAndHowMuchLongerInEachRow) {
+  const auto read = parse_plan(document_, document_cus).value();
+  for (std::size_t w = 0; w < 3; ++w) {
+    const auto& worker = read.workers[w];
+    EXPECT_EQ(worker.kernels, workers_[w].kernels.size());
+    ASSERT_EQ(worker.shapes.size(), worker.first_kernel.size());
+    ASSERT_EQ(worker.alone_us.size(), read.pool.size() + 1);
+    for (WorkerSet set = 1; set <= 7; ++set) {
+      if (!(set >> w & 1U)) {
+        EXPECT_EQ(read.slowdown[set - 1][w], 0);
+        continue;
+      }
+      double alone_us = 0;
+      std::uint32_t switches = 0;
+      const auto& streams = read.rows[set - 1][w];
+      for (std::size_t g = 0; g < streams.size(); ++g) {
+        alone_us += static_cast<double>(worker.alone_us[streams[g]][g]);
+        switches += g > 0 && streams[g] != streams[g - 1] ? 1 : 0;
+      }
+      const double per_switch_us = small_gpu().timing.barrier_us - small_gpu().timing.launch_gap_us;
+      const double host_us = CostOptions{}.request_overhead_us;
+      EXPECT_NEAR(
+          (alone_us + switches * per_switch_us) * static_cast<double>(read.slowdown[set - 1][w]) +
+              host_us,
+          plan_.row(set).prediction.request_us[w], 0.03 * plan_.row(set).prediction.request_us[w])
+          << "kernels that are nearly equal count as equal in the plan";
+    }
+  }
+  json changed = document_;
+  changed["rows"][6]["slowdown"][0] = read.slowdown[6][0] * 1.1F;
+  const auto other = parse_plan(changed, document_cus).value();
+  EXPECT_TRUE(read.acts_as(other));
+  EXPECT_TRUE(read.slows_as(other, 1.2));
+  EXPECT_FALSE(read.slows_as(other, 1.05));
+  changed["workers"][0]["alone_us_of_group"][0][0] = 7;
+  EXPECT_FALSE(read.acts_as(parse_plan(changed, document_cus).value()));
+}
+
+TEST_F(PlanDocumentTest, WhatIsSaidOfKernelsMayBeMissingAndMustBeRight) {
+  json bare = document_;
+  for (json& worker : bare["workers"])
+    for (const char* key : {"kernels", "shapes_of_group", "alone_us_of_group"}) worker.erase(key);
+  for (json& row : bare["rows"]) row.erase("slowdown");
+  const auto read = parse_plan(bare, document_cus);
+  ASSERT_TRUE(read) << read.error().message();
+  EXPECT_EQ(read->workers[0].kernels, 0U);
+  EXPECT_TRUE(read->workers[0].alone_us.empty());
+  EXPECT_TRUE(read->slowdown.empty());
+  EXPECT_THAT(refusal("/workers/0/kernels", 1),
+              HasSubstr("more than the first kernel of the last group"));
+  EXPECT_THAT(refusal("/workers/0/kernels", "many"), HasSubstr("/kernels must be a whole number"));
+  EXPECT_THAT(refusal("/workers/0/shapes_of_group", {1}), HasSubstr("/shapes_of_group must be a"));
+  EXPECT_THAT(refusal("/workers/0/shapes_of_group/0", -1), HasSubstr("below 2^32"));
+  EXPECT_THAT(refusal("/workers/0/alone_us_of_group", {1}), HasSubstr("a list of 8 lists"));
+  EXPECT_THAT(refusal("/workers/0/alone_us_of_group/2", {1}),
+              HasSubstr("/alone_us_of_group/2 must be a list of"));
+  EXPECT_THAT(refusal("/workers/0/alone_us_of_group/2/0", -1), HasSubstr("a number from 0"));
+  EXPECT_THAT(refusal("/rows/6/slowdown", {1}), HasSubstr("/rows/6/slowdown must be a list of 3"));
+  EXPECT_THAT(refusal("/rows/6/slowdown/1", nullptr), HasSubstr("/rows/6/slowdown/1 must be"));
+}
+
 TEST_F(PlanDocumentTest, ErrorsNameThePlaceAndWhatBelongsThere) {
   EXPECT_THAT(refusal("/schema", "eclip.plan/9"), HasSubstr("/schema is 'eclip.plan/9'"));
   EXPECT_THAT(refusal("/pool", 1), HasSubstr("/pool must be an object"));
