@@ -280,10 +280,6 @@ bool PlanKeeper::fits(const Known& known, const planner::StoredPlan::PlannedWork
          (worker.name == known.client.name || worker.name == worker.profile);
 }
 
-std::optional<std::uint32_t> PlanKeeper::seat_of(WorkerId) const {
-  return std::nullopt;
-}
-
 void PlanKeeper::look_at_loads() {
   if (is_pinned()) return;
   const double change = 1 + config_.planner.replan_percent / 100.0;

@@ -52,8 +52,6 @@ class PlanKeeper {
   void add(Client client);
   /// Takes the worker out of the active set, too.
   void remove(WorkerId id);
-  /// The worker's bit in sets of active workers (PlanTable::seat), as long as it is connected.
-  [[nodiscard]] std::optional<std::uint32_t> seat_of(WorkerId id) const;
   /// Plans anew when what a worker says of its rate or its times has changed enough. To be called
   /// about once a second.
   void look_at_loads();
