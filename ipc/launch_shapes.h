@@ -6,7 +6,8 @@
 
 namespace eclip {
 
-/// FNV-1a over the numbers of workgroups, in program order.
+/// FNV-1a over the numbers of workgroups, in program order. A copy or fill, which a profile knows
+/// as a kernel without workgroups, counts as one.
 class LaunchShapes {
  public:
   void add(std::uint32_t workgroups) { value_ = (value_ ^ workgroups) * 16777619U; }
