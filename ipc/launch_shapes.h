@@ -10,7 +10,9 @@ namespace eclip {
 /// as a kernel without workgroups, counts as one.
 class LaunchShapes {
  public:
-  void add(std::uint32_t workgroups) { value_ = (value_ ^ workgroups) * 16777619U; }
+  void add(std::uint32_t workgroups) {
+    value_ = (value_ ^ (workgroups == 0 ? 1 : workgroups)) * 16777619U;
+  }
   /// Never 0, which stands for shapes that are not known.
   [[nodiscard]] std::uint32_t value() const { return value_ == 0 ? 1 : value_; }
 
