@@ -8,11 +8,14 @@
 namespace eclip::daemon {
 namespace {
 
-/// Packets of one lease of ordinary weight in the queue of a shared stream: enough to hide the way
-/// there, few enough that none waits long for the others'.
+/// Packets of one lease of ordinary weight in the queue of a decoupled stream: enough to hide the
+/// way there, few enough that none waits long for the others'.
 constexpr std::uint64_t shared_depth = 32;
 /// Completions of a stream that are looked for at a time; the next burst's tells for those before.
 constexpr std::size_t max_samples = 64;
+/// Turns in the queue whose first packet has not completed: one that the hardware is at, and one
+/// that it goes on with while the forwarder has not yet seen so.
+constexpr std::ptrdiff_t max_turns_ahead = 2;
 
 constexpr std::uint16_t barrier_bit = 1 << HSA_PACKET_HEADER_BARRIER;
 
@@ -21,9 +24,45 @@ constexpr std::uint16_t barrier_bit = 1 << HSA_PACKET_HEADER_BARRIER;
 ForwardedStream::ForwardedStream(StreamId id, AqlRing& ring, SignalPool& signals)
     : id_(id), ring_(&ring), signals_(&signals), owners_(ring.size()) {}
 
-void ForwardedStream::lease_opened() {
+void ForwardedStream::lease_opened(ForwardedWorker& worker, ForwardedLease& lease) {
+  members_.push_back({.worker = &worker, .lease = &lease});
   ++open_leases_;
-  if (open_leases_ == 2 && ring_->next() > 0) fence_wanted_ = true;
+  if (lease.scheduled) ++scheduled_leases_;
+  update_mode();
+}
+
+void ForwardedStream::lease_closed(const ForwardedLease& lease) {
+  std::erase_if(members_, [&](const Member& member) { return member.lease == &lease; });
+  turns_.forget(lease.id);
+}
+
+void ForwardedStream::lease_drained(bool scheduled) {
+  --open_leases_;
+  if (scheduled) --scheduled_leases_;
+  update_mode();
+}
+
+void ForwardedStream::update_mode() {
+  const Mode mode = open_leases_ <= 1       ? Mode::alone
+                    : scheduled_leases_ > 0 ? Mode::turns
+                                            : Mode::decoupled;
+  if (mode == mode_) return;
+  // A fence that is wanted still comes, whatever the mode: drains may wait for it.
+  if (mode == Mode::decoupled && ring_->next() > 0) fence_wanted_ = true;
+  if (mode == Mode::turns) turns_.begin_anew();
+  mode_ = mode;
+}
+
+bool ForwardedStream::may_push(LeaseId lease) const {
+  if (turns_.owner() == lease) return true;
+  const auto ahead = std::count_if(in_flight_.begin(), in_flight_.end(),
+                                   [](const InFlight& packet) { return packet.begins_turn; });
+  return ahead < max_turns_ahead && signals_->has_some();
+}
+
+bool ForwardedStream::has_others_in_flight(LeaseId lease) const {
+  return std::any_of(in_flight_.begin(), in_flight_.end(),
+                     [lease](const InFlight& packet) { return packet.lease != lease; });
 }
 
 void ForwardedStream::place_fence() {
@@ -51,8 +90,10 @@ bool ForwardedStream::decouple(const ForwardedLease& lease, VettedPacket& vetted
   return true;
 }
 
-void ForwardedStream::push(ForwardedWorker& worker, const ForwardedLease& lease,
-                           const VettedPacket& vetted, std::uint32_t kernel) {
+void ForwardedStream::push(ForwardedWorker& worker, ForwardedLease& lease, VettedPacket& vetted,
+                           std::uint32_t kernel, bool group_end) {
+  const bool begins_turn = takes_turns() && turns_.pushed(lease.id, group_end);
+  if (begins_turn) vetted.image.dispatch.header |= barrier_bit;
   owner(ring_->next()) = {
       .worker = static_cast<std::uint32_t>(worker.id.value),
       .lease = static_cast<std::uint32_t>(lease.id.value),
@@ -61,21 +102,24 @@ void ForwardedStream::push(ForwardedWorker& worker, const ForwardedLease& lease,
   const std::uint64_t number = ring_->next();
   ring_->push(vetted.image);
   last_completion_ = vetted.completion;
-  if (is_shared())
+  lease.pushed_end = number + 1;
+  if (is_decoupled())
     in_flight_.push_back({.number = number,
                           .worker = &worker,
                           .lease = lease.id,
                           .use = lease.use,
                           .theirs = vetted.completion,
                           .own = vetted.own_signal,
-                          .after_idle = true});
-  else if (in_flight_.empty())
-    see_completion_of_last(worker, lease);
+                          .after_idle = true,
+                          .begins_turn = false});
+  else if (begins_turn || in_flight_.empty())
+    see_completion_of_last(worker, lease, begins_turn);
 }
 
-void ForwardedStream::see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease) {
+void ForwardedStream::see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease,
+                                             bool begins_turn) {
   const std::uint64_t number = ring_->next() - 1;
-  if (in_flight_.size() >= max_samples ||
+  if ((in_flight_.size() >= max_samples && !begins_turn) ||
       (!in_flight_.empty() && in_flight_.back().number == number))
     return;
   std::optional<std::uint32_t> own;
@@ -90,12 +134,13 @@ void ForwardedStream::see_completion_of_last(ForwardedWorker& worker, const Forw
                         .use = lease.use,
                         .theirs = last_completion_,
                         .own = own,
-                        .after_idle = in_flight_.empty()});
+                        .after_idle = begins_turn || in_flight_.empty(),
+                        .begins_turn = begins_turn});
 }
 
 void ForwardedStream::end_burst(ForwardedWorker& worker, const ForwardedLease& lease,
                                 std::uint64_t packets) {
-  if (!is_shared()) see_completion_of_last(worker, lease);
+  if (!is_decoupled()) see_completion_of_last(worker, lease);
   ring_->ring_doorbell();
   packets_.store(packets_.load(std::memory_order_relaxed) + packets, std::memory_order_relaxed);
 }
@@ -131,7 +176,7 @@ bool ForwardedStream::collect_completions(std::uint64_t counter_hz) {
   place_fence();
   for (auto packet = in_flight_.begin(); packet != in_flight_.end();) {
     if (!is_complete(*packet)) {
-      if (!is_shared()) break;  // those behind it are later
+      if (!is_decoupled()) break;  // those behind it are later
       ++packet;
       continue;
     }
@@ -142,13 +187,16 @@ bool ForwardedStream::collect_completions(std::uint64_t counter_hz) {
     packet = in_flight_.erase(packet);
     any = true;
   }
+  // Each packet is seen, but for those before the fence.
+  if (any && is_decoupled() && !fence_wanted_ && !fence_)
+    completed_until(in_flight_.empty() ? ring_->next() : in_flight_.front().number);
   return any;
 }
 
 bool ForwardedStream::has_completions() const {
   const auto first = in_flight_.begin() + (in_flight_.empty() ? 0 : 1);
   return (fence_ && signals_->is_complete(*fence_)) ||
-         std::any_of(in_flight_.begin(), is_shared() ? in_flight_.end() : first,
+         std::any_of(in_flight_.begin(), is_decoupled() ? in_flight_.end() : first,
                      [this](const InFlight& packet) { return is_complete(packet); });
 }
 
@@ -186,8 +234,8 @@ std::optional<Blame> ForwardedStream::unfinished() const {
   const std::uint64_t next = ring_->next();
   std::optional<std::uint64_t> oldest;
   for (const auto& packet : in_flight_)
-    if (is_shared() && !oldest && !is_complete(packet)) oldest = packet.number;
-  if (!oldest && !is_shared()) {
+    if (is_decoupled() && !oldest && !is_complete(packet)) oldest = packet.number;
+  if (!oldest && !is_decoupled()) {
     // Of the packets that the processor is past, those since the last barrier may still run.
     std::uint64_t complete = complete_until_;
     for (const auto& packet : in_flight_)

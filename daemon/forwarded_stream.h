@@ -3,10 +3,25 @@
 //
 // With one lease open, order and dependencies are the hardware's: barrier bits and barrier packets
 // go into the queue as they are. With more leases open, one worker's barrier would hold up the
-// others' packets behind it in the queue. So dependencies are then kept here: a packet stays in its
-// lease ring until it depends on nothing, and goes into the queue without barrier bit.
+// others' packets behind it in the queue. There are two ways out (ForwardedStream::Mode):
+//
+// - decoupled, when all leases are such that workers have acquired: dependencies are kept here. A
+//   packet stays in its lease ring until it depends on nothing, and goes into the queue without
+//   barrier bit (docs/adr/0007).
+// - turns, as soon as one of the leases is scheduled: the queue serves one lease after the other,
+// as
+//   daemon/stream_turns.h says. The first packet of a turn has the barrier bit, so that the
+//   hardware itself keeps it behind all that the others have in the queue (docs/adr/0011).
+//
+// Why no packet in hardware queues waits for ever for another's: a packet waits for those before it
+// in its queue (barrier bits, the queue's order) and for those that its barrier names. The former
+// were pushed earlier; the latter too, for a barrier whose dependency is not in a hardware queue is
+// held back in its ring (vet_packet). So each waits only for packets pushed before it, in whatever
+// queue, and there can be no cycle. In the rings a lease that is held back does not keep its turn,
+// so that nothing waits for it but its own packets.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -18,6 +33,7 @@
 #include "daemon/completion_interrupt.h"
 #include "daemon/packet_vetting.h"
 #include "daemon/signal_pool.h"
+#include "daemon/stream_turns.h"
 #include "ipc/strong_id.h"
 
 namespace eclip::daemon {
@@ -42,18 +58,40 @@ class ForwardedStream {
   ForwardedStream(const ForwardedStream&) = delete;
   ForwardedStream& operator=(const ForwardedStream&) = delete;
 
-  void lease_opened();
-  /// A lease's last packet has completed.
-  void lease_drained() { --open_leases_; }
-  [[nodiscard]] bool is_shared() const { return open_leases_ > 1; }
+  /// What keeps order and dependencies.
+  enum class Mode {
+    alone,      ///< the hardware: there is one lease
+    decoupled,  ///< the forwarder, for each packet
+    turns,      ///< the hardware, with a barrier between leases
+  };
+  /// A lease whose packets may wait in its ring. Both stay until lease_closed().
+  struct Member {
+    ForwardedWorker* worker;
+    ForwardedLease* lease;
+  };
+  void lease_opened(ForwardedWorker& worker, ForwardedLease& lease);
+  /// Nothing more will be pushed for the lease.
+  void lease_closed(const ForwardedLease& lease);
+  /// Its last packet has completed. `scheduled`: what the lease was.
+  void lease_drained(bool scheduled);
+  [[nodiscard]] bool is_decoupled() const { return mode_ == Mode::decoupled; }
+  [[nodiscard]] bool takes_turns() const { return mode_ == Mode::turns; }
+  [[nodiscard]] const std::vector<Member>& members() const { return members_; }
+  [[nodiscard]] StreamTurns& turns() { return turns_; }
 
   /// False while nothing can be pushed: the queue is full, or waits for its fence (below).
   [[nodiscard]] bool has_room() const { return !fence_wanted_ && !ring_->full(); }
-  /// On a shared stream: makes a vetted packet independent of all others, or returns false: it
+  /// In turns: whether a packet of this lease can go in now. It cannot begin another turn while
+  /// enough have not begun that are in the queue: who comes next is decided late.
+  [[nodiscard]] bool may_push(LeaseId lease) const;
+  /// In turns: whether packets of other leases have not completed.
+  [[nodiscard]] bool has_others_in_flight(LeaseId lease) const;
+  /// On a decoupled stream: makes a vetted packet independent of all others, or returns false: it
   /// depends on something still, or its lease has enough in the queue.
   [[nodiscard]] bool decouple(const ForwardedLease& lease, VettedPacket& vetted);
-  void push(ForwardedWorker& worker, const ForwardedLease& lease, const VettedPacket& vetted,
-            std::uint32_t kernel);
+  /// `group_end`: it is the last packet of a group.
+  void push(ForwardedWorker& worker, ForwardedLease& lease, VettedPacket& vetted,
+            std::uint32_t kernel, bool group_end);
   /// After a burst of push() for one lease: rings the doorbell.
   void end_burst(ForwardedWorker& worker, const ForwardedLease& lease, std::uint64_t packets);
   /// A barrier packet of eclipd's own that waits for all before it. False when it must wait.
@@ -68,7 +106,13 @@ class ForwardedStream {
   [[nodiscard]] bool waits_for_signals_only() const { return !fence_wanted_; }
   /// Of all that it waits for, but for the workers' own signals.
   void set_interrupt(const CompletionInterrupt* interrupt);
-  /// On a shared stream: whether packets of a worker with numbers below `end` are in the queue.
+  /// All packets before `number` have completed: a barrier has told.
+  void completed_until(std::uint64_t number) {
+    complete_until_ = std::max(complete_until_, number);
+  }
+  /// As far as barriers and signals tell.
+  [[nodiscard]] std::uint64_t complete_until() const { return complete_until_; }
+  /// On a decoupled stream: whether packets of a worker with numbers below `end` are in the queue.
   [[nodiscard]] bool has_in_flight(WorkerId worker, std::uint64_t end) const;
   [[nodiscard]] bool waits() const { return !in_flight_.empty() || fence_; }
   [[nodiscard]] const AqlRing& ring() const { return *ring_; }
@@ -79,8 +123,8 @@ class ForwardedStream {
   [[nodiscard]] std::optional<Blame> unfinished() const;
 
  private:
-  /// A packet in the queue whose completion will be seen. On a shared stream that is each packet;
-  /// else the first after a pause and the last of each burst.
+  /// A packet in the queue whose completion will be seen. On a decoupled stream that is each
+  /// packet; else the first of a turn, the first after a pause, and the last of each burst.
   struct InFlight {
     std::uint64_t number;
     ForwardedWorker* worker;  // stays until its streams have drained
@@ -88,7 +132,8 @@ class ForwardedStream {
     std::shared_ptr<LeaseUse> use;
     SignalUse theirs;                  ///< the worker's signal, or
     std::optional<std::uint32_t> own;  ///< one of ours
-    bool after_idle;
+    bool after_idle;                   ///< its time counts from its own start
+    bool begins_turn;                  ///< the hardware begins it when all before it have completed
   };
   /// What is remembered of each packet in the queue.
   struct Owner {
@@ -99,10 +144,12 @@ class ForwardedStream {
   };
   static_assert(sizeof(Owner) == 16);
 
+  void update_mode();
   void place_fence();
   [[nodiscard]] bool is_complete(const InFlight& packet) const;
   [[nodiscard]] std::size_t in_flight_of(LeaseId lease) const;
-  void see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease);
+  void see_completion_of_last(ForwardedWorker& worker, const ForwardedLease& lease,
+                              bool begins_turn = false);
   void account(const InFlight& packet, std::uint64_t counter_hz);
   Owner& owner(std::uint64_t number) { return owners_[number % owners_.size()]; }
   [[nodiscard]] const Owner& owner(std::uint64_t number) const {
@@ -113,9 +160,13 @@ class ForwardedStream {
   AqlRing* const ring_;
   SignalPool* const signals_;
   std::atomic<std::uint64_t> packets_{0};
-  std::uint32_t open_leases_ = 0;
-  /// Packets that went into the queue before it was shared are not seen to complete one by one. A
-  /// barrier behind them, the fence, tells when they have.
+  std::vector<Member> members_;
+  std::uint32_t open_leases_ = 0;       ///< until they have drained
+  std::uint32_t scheduled_leases_ = 0;  ///< of these
+  Mode mode_ = Mode::alone;
+  StreamTurns turns_;
+  /// Packets that went into the queue before it was decoupled are not seen to complete one by one.
+  /// A barrier behind them, the fence, tells when they have.
   bool fence_wanted_ = false;
   std::optional<std::uint32_t> fence_;
   std::vector<InFlight> in_flight_;   ///< by number

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <optional>
 #include <set>
 #include <utility>
@@ -72,7 +73,7 @@ void Forwarder::open_lease(std::shared_ptr<ForwardedWorker> worker,
   // std::function wants something that can be copied.
   auto shared = std::make_shared<std::unique_ptr<ForwardedLease>>(std::move(lease));
   mailbox_.post([this, worker = std::move(worker), shared] {
-    streams_[(*shared)->stream.value].lease_opened();
+    streams_[(*shared)->stream.value].lease_opened(*worker, **shared);
     worker->leases.push_back(std::move(*shared));
   });
 }
@@ -131,7 +132,9 @@ void Forwarder::quiesce(std::shared_ptr<ForwardedWorker> worker, std::function<v
   mailbox_.post([this, worker = std::move(worker), on_quiet = std::move(on_quiet)] {
     // A closed lease is gone from the list while its last packets still run: its drain tells where.
     std::set<StreamId> streams;
-    for (const auto& lease : worker->leases) streams.insert(lease->stream);
+    for (const auto& lease : worker->leases)
+      if (lease->pushed_end > streams_[lease->stream.value].complete_until())
+        streams.insert(lease->stream);
     for (const auto& drain : drains_)
       if (drain.worker == worker) streams.insert(drain.stream);
     if (streams.empty()) return on_quiet();
@@ -252,8 +255,14 @@ Forwarder::Activity Forwarder::turn() {
   // Before packets are taken: they may use signals again whose last use is seen here.
   for (auto& stream : streams_) progress |= stream.collect_completions(board_.gpu_counter_hz);
   for (auto& worker : workers_) {
+    if (worker->cut_off) continue;
     for (auto& lease : worker->leases)
-      if (!worker->cut_off) progress |= forward(*worker, *lease);
+      if (lease->visible > 0 && !streams_[lease->stream.value].takes_turns() && !worker->cut_off)
+        progress |= forward(*worker, *lease, {}) > 0;
+  }
+  for (auto& stream : streams_)
+    if (stream.takes_turns()) progress |= serve_by_turns(stream);
+  for (auto& worker : workers_) {
     progress |= close_finished_leases(worker);
     progress |= collect_completions(*worker);
   }
@@ -273,13 +282,92 @@ bool Forwarder::waits_for_anything() const {
   });
 }
 
-bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
+bool Forwarder::would_block_others(const ForwardedLease& lease, const VettedPacket& vetted,
+                                   bool others_wait) const {
+  const ForwardedStream& stream = streams_[lease.stream.value];
+  return vetted.wait_count > 0 && stream.takes_turns() &&
+         (others_wait || stream.has_others_in_flight(lease.id));
+}
+
+bool Forwarder::can_go(const ForwardedStream::Member& member, bool others_wait) {
+  ForwardedWorker& worker = *member.worker;
+  ForwardedLease& lease = *member.lease;
+  if (lease.closing && lease.closing_at == lease.reader.taken()) return false;
+  if (lease.visible > LeaseRing::slot_count) return true;
+  VettedPacket vetted;
+  const auto passed =
+      vet_packet(lease.reader.copy_next(), worker.objects, packet_flags(lease.scheduled), vetted);
+  if (!passed || vetted.cancelled) return true;
+  return !vetted.hold && !must_wait_for_barriers(worker, vetted) &&
+         !would_block_others(lease, vetted, others_wait);
+}
+
+bool Forwarder::serve_by_turns(ForwardedStream& stream) {
+  // Each pass is the rest of a turn, or a group of one. Few: the other streams are waiting too.
+  constexpr int most_passes = 8;
+  StreamTurns& turns = stream.turns();
+  const auto waits = [](const ForwardedStream::Member& member) {
+    return member.lease->visible > 0 && !member.worker->cut_off;
+  };
+  bool progress = false;
+  for (int pass = 0; pass < most_passes && stream.has_room(); ++pass) {
+    const ForwardedStream::Member* owner = nullptr;
+    std::size_t others = 0;
+    for (const auto& member : stream.members()) {
+      if (!waits(member)) continue;
+      if (member.lease->id == turns.owner())
+        owner = &member;
+      else
+        ++others;
+    }
+    if (owner == nullptr && others == 0) break;
+    if (owner != nullptr && (others == 0 || !turns.may_pass())) {
+      const auto pushed = forward(*owner->worker, *owner->lease,
+                                  {.others_wait = others > 0, .stop_between = others > 0});
+      progress |= pushed > 0;
+      if (pushed >= turn_packets || (pushed == 0 && others == 0)) break;
+      if (pushed > 0) continue;
+    }
+    std::vector<StreamTurns::Waiting>& waiting = waiting_;
+    waiting.clear();
+    for (const auto& member : stream.members()) {
+      const bool is_owner = &member == owner;
+      if (!waits(member) || (is_owner && !turns.at_group_end())) continue;
+      if (!can_go(member, is_owner ? others > 0 : owner != nullptr || others > 1)) continue;
+      waiting.push_back({.lease = member.lease->id,
+                         .latency_class = member.lease->latency_class,
+                         .deadline_ns = member.worker->request->scheduler.deadline_ns.load(
+                             std::memory_order_relaxed)});
+    }
+    if (waiting.empty()) {
+      // The owner may go on past what a turn has: those who wait cannot go.
+      if (owner != nullptr && turns.may_pass())
+        progress |= forward(*owner->worker, *owner->lease, {.others_wait = others > 0}) > 0;
+      break;
+    }
+    const LeaseId chosen = turns.choose(waiting);
+    if (!stream.may_push(chosen)) break;
+    const auto member =
+        std::find_if(stream.members().begin(), stream.members().end(),
+                     [chosen](const auto& each) { return each.lease->id == chosen; });
+    const bool others_wait = (owner != nullptr ? 1 : 0) + others > 1;
+    const auto pushed = forward(*member->worker, *member->lease,
+                                {.others_wait = others_wait, .stop_between = waiting.size() > 1});
+    if (pushed == 0) break;
+    progress = true;
+    if (turns.owner() == chosen) turns.passed_over(waiting, chosen);
+  }
+  return progress;
+}
+
+std::uint64_t Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease,
+                                 const Contention& contention) {
   if (lease.visible > LeaseRing::slot_count) {
     cut_off(worker, lease,
             Error{make_error_code(Errc::malformed),
                   "the ring's write index claims " + std::to_string(lease.visible) +
                       " packets; it has room for " + std::to_string(LeaseRing::slot_count)});
-    return true;
+    return 1;
   }
   ForwardedStream& stream = streams_[lease.stream.value];
   std::uint64_t room = std::max<std::uint64_t>(1, turn_packets * lease.weight / 100);
@@ -302,20 +390,27 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
       report_end_(worker.id, lease.id, lease.reason);
       break;
     }
-    if (vetted.hold || must_wait_for_barriers(worker, vetted)) break;
+    if (vetted.hold || must_wait_for_barriers(worker, vetted) ||
+        would_block_others(lease, vetted, contention.others_wait))
+      break;
     ECLIP_TESTPOINT("packet_vetted");
-    if (stream.is_shared() && !stream.decouple(lease, vetted)) break;
+    if (stream.is_decoupled() && !stream.decouple(lease, vetted)) break;
+    if (stream.takes_turns() && !stream.may_push(lease.id)) break;
     if (vetted.completion.generation != 0) arm(worker, vetted.completion);
-    for (std::uint32_t i = 0; i < vetted.wait_count; ++i)
-      worker.objects.signals[vetted.waits_for[i]].barriers_end[lease.stream.value] =
-          stream.ring().next() + 1;
+    for (std::uint32_t i = 0; i < vetted.wait_count; ++i) {
+      auto& waited_for = worker.objects.signals[vetted.waits_for[i]];
+      waited_for.barriers_end[lease.stream.value] = stream.ring().next() + 1;
+      waited_for.barrier_streams |= 1U << lease.stream.value;
+    }
     stream.push(worker, lease, vetted,
-                packet.type == LeasePacketType::dispatch ? packet.dispatch.kernel : 0);
+                packet.type == LeasePacketType::dispatch ? packet.dispatch.kernel : 0,
+                (packet.flags & LeasePacket::flag_group_end) != 0);
     ECLIP_TESTPOINT("packet_pushed");
     lease.reader.skip();
     --lease.visible;
     ++pushed;
     if (packet.type == LeasePacketType::dispatch) ++dispatched;
+    if (contention.stop_between && stream.turns().may_pass()) break;
   }
   if (pushed > 0) {
     forwarded_ = true;
@@ -329,17 +424,19 @@ bool Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease) {
     lease.use->packets.fetch_add(pushed, std::memory_order_relaxed);
   }
   if (fault) cut_off(worker, lease, *fault);
-  return pushed > 0 || fault.has_value();
+  return pushed + (fault ? 1 : 0);
 }
 
-bool Forwarder::must_wait_for_barriers(const ForwardedWorker& worker,
-                                       const VettedPacket& vetted) const {
+bool Forwarder::must_wait_for_barriers(ForwardedWorker& worker, const VettedPacket& vetted) const {
   // A barrier in a queue still waits for the completion signal's last use: arming it again would
   // make the barrier wait for this packet too, perhaps for ever.
   if (vetted.completion.generation == 0) return false;
-  const auto& ends = worker.objects.signals[vetted.completion.signal].barriers_end;
-  for (std::size_t stream = 0; stream < streams_.size(); ++stream)
-    if (ends[stream] > 0 && !streams_[stream].ring().consumed(ends[stream] - 1)) return true;
+  auto& signal = worker.objects.signals[vetted.completion.signal];
+  while (signal.barrier_streams != 0) {
+    const auto stream = static_cast<std::size_t>(std::countr_zero(signal.barrier_streams));
+    if (!streams_[stream].ring().consumed(signal.barriers_end[stream] - 1)) return true;
+    signal.barrier_streams &= signal.barrier_streams - 1;
+  }
   return false;
 }
 
@@ -377,10 +474,13 @@ bool Forwarder::close_finished_leases(const std::shared_ptr<ForwardedWorker>& wo
       continue;
     }
     end_lease(*worker, lease, worker->cut_off ? LeaseEnd::cut_off : lease.reason);
-    drain(worker, lease.stream, [this, stream = lease.stream, done = std::move(lease.on_closed)] {
-      streams_[stream.value].lease_drained();
-      if (done) done();
-    });
+    streams_[lease.stream.value].lease_closed(lease);
+    drain(worker, lease.stream,
+          [this, stream = lease.stream, scheduled = lease.scheduled,
+           done = std::move(lease.on_closed)] {
+            streams_[stream.value].lease_drained(scheduled);
+            if (done) done();
+          });
     leases.erase(leases.begin() + static_cast<std::ptrdiff_t>(i));
     any = true;
   }
@@ -450,13 +550,15 @@ void Forwarder::drain(std::shared_ptr<ForwardedWorker> worker, StreamId stream,
 
 void Forwarder::submit(Drain& drain) {
   ForwardedStream& stream = streams_[drain.stream.value];
-  if (stream.is_shared()) {
+  if (stream.is_decoupled()) {
     drain.end = stream.ring().next();
     return;
   }
   if (stream.ring().full()) return;
   drain.signal = own_signals_.take();
-  if (drain.signal) stream.push_barrier(drain.worker->id, *drain.signal);
+  if (!drain.signal) return;
+  stream.push_barrier(drain.worker->id, *drain.signal);
+  drain.barrier_end = stream.ring().next();
 }
 
 bool Forwarder::is_over(const Drain& drain) const {
@@ -482,9 +584,11 @@ bool Forwarder::advance_drains() {
     drains_.erase(drains_.begin() + static_cast<std::ptrdiff_t>(i));
   }
   for (auto& drain : finished) {
+    ForwardedStream& stream = streams_[drain.stream.value];
     if (drain.signal) own_signals_.give_back(*drain.signal);
     // The worker may go with this: nothing of its packets may be left to look at.
-    streams_[drain.stream.value].collect_completions(board_.gpu_counter_hz);
+    stream.collect_completions(board_.gpu_counter_hz);
+    stream.completed_until(drain.barrier_end);
     --drain.worker->drains;
     if (drain.on_drained) drain.on_drained();
   }

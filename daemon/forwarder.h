@@ -57,7 +57,8 @@ struct ForwardedLease {
   std::shared_ptr<LeaseUse> use = std::make_shared<LeaseUse>();
   /// Called on the forwarder's thread when the lease has ended and its packets have completed.
   std::function<void()> on_closed;
-  std::uint64_t visible = 0;  ///< packets seen waiting at the start of this turn
+  std::uint64_t visible = 0;     ///< packets seen waiting at the start of this turn
+  std::uint64_t pushed_end = 0;  ///< one past the number in the queue of its last packet; 0: none
   bool closing = false;
   std::uint64_t closing_at = 0;  ///< closes when so many packets have been taken
   LeaseEnd reason = LeaseEnd::none;
@@ -169,17 +170,32 @@ class Forwarder {
     std::shared_ptr<ForwardedWorker> worker;
     StreamId stream;
     std::function<void()> on_drained;
-    /// Set once its barrier is in the queue; none on a shared stream, see ForwardedStream.
+    /// Set once its barrier is in the queue; none on a decoupled stream, see ForwardedStream.
     std::optional<std::uint32_t> signal;
-    /// Set instead on a shared stream: the worker's packets before this number must complete.
+    std::uint64_t barrier_end = 0;  ///< one past the barrier's number
+    /// Set instead on a decoupled stream: the worker's packets before this number must complete.
     std::optional<std::uint64_t> end;
   };
 
   void run();
   void sleep_until_woken(bool packets_run);
   void set_interrupt(const CompletionInterrupt* interrupt);
-  bool forward(ForwardedWorker& worker, ForwardedLease& lease);
-  bool must_wait_for_barriers(const ForwardedWorker& worker, const VettedPacket& vetted) const;
+  /// What else there is on a stream that leases use by turns.
+  struct Contention {
+    bool others_wait = false;   ///< packets of other leases do
+    bool stop_between = false;  ///< forward() stops where the turn may pass on
+  };
+  /// Takes packets of a lease. How many; a fault of the worker's counts as one.
+  std::uint64_t forward(ForwardedWorker& worker, ForwardedLease& lease,
+                        const Contention& contention);
+  bool serve_by_turns(ForwardedStream& stream);
+  /// Whether the next packet of a lease could go into the queue. One that is wrong can: it has its
+  /// worker cut off.
+  [[nodiscard]] bool can_go(const ForwardedStream::Member& member, bool others_wait);
+  /// A barrier that waits, on a stream where others would wait with it.
+  [[nodiscard]] bool would_block_others(const ForwardedLease& lease, const VettedPacket& vetted,
+                                        bool others_wait) const;
+  bool must_wait_for_barriers(ForwardedWorker& worker, const VettedPacket& vetted) const;
   static void arm(ForwardedWorker& worker, SignalUse use);
   void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
   static void end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason);
@@ -210,8 +226,9 @@ class Forwarder {
   Mailbox mailbox_;
   std::vector<std::shared_ptr<ForwardedWorker>> workers_;
   std::vector<Drain> drains_;
-  std::size_t detaching_ = 0;  ///< workers with on_detached
-  bool forwarded_ = false;     ///< packets, since run() last looked at the clock
+  std::vector<StreamTurns::Waiting> waiting_;  ///< serve_by_turns()'s, kept for its memory
+  std::size_t detaching_ = 0;                  ///< workers with on_detached
+  bool forwarded_ = false;                     ///< packets, since run() last looked at the clock
   std::optional<CompletionInterrupt> interrupt_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;

@@ -39,6 +39,7 @@ struct WorkerObjects {
     std::uint32_t cancelled = 0;   ///< last use that was dropped; 0: none
     /// For each stream: one past the number of the last barrier packet that waits for this signal.
     std::array<std::uint64_t, max_forwarded_streams> barriers_end{};
+    std::uint32_t barrier_streams = 0;  ///< bit i: barriers_end[i] may be ahead
   };
 
   std::vector<Kernel> kernels;  ///< handle h is kernels[h - 1]

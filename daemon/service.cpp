@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::uint32_t queue_packets = 4096;
 /// The forwarder's own: for drains, and for packets that it wants to see complete.
-constexpr std::size_t own_signal_count = 1024;
+constexpr std::size_t own_signal_count = 2048;
 /// Below this distance of two clock samples their jitter would show.
 constexpr std::chrono::milliseconds clock_baseline{2};
 

@@ -30,6 +30,7 @@ class SignalPool {
     slots_[signal].value.store(1, std::memory_order_relaxed);
     return signal;
   }
+  [[nodiscard]] bool has_some() const { return !free_.empty(); }
   void give_back(std::uint32_t signal) { free_.push_back(signal); }
 
   [[nodiscard]] bool is_complete(std::uint32_t signal) const {

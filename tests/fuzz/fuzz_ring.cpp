@@ -103,9 +103,11 @@ class World {
       case run_queues:
         device_.run_queues();
         break;
-      case open:
-        open_lease(worker, which, StreamId{input.take<std::uint8_t>() % stream_count});
+      case open: {
+        const auto how = input.take<std::uint8_t>();
+        open_lease(worker, which, StreamId{how % stream_count}, (how & 0x80) != 0);
         break;
+      }
       case close:
         forwarder_->close_lease(worker.forwarded, worker.leases[which], LeaseEnd::released,
                                 input.take<std::uint8_t>() % 2 != 0);
@@ -166,7 +168,8 @@ class World {
     return state == static_cast<std::uint32_t>(LeaseState::active) ||
            state == static_cast<std::uint32_t>(LeaseState::revoked);
   }
-  void open_lease(HostileWorker& worker, std::uint32_t which, StreamId stream) {
+  void open_lease(HostileWorker& worker, std::uint32_t which, StreamId stream,
+                  bool scheduled = false) {
     // A slot is used again only after its lease has ended, as the control thread does it.
     if (is_open(worker, which)) return;
     auto& slot = worker.state->leases[which];
@@ -182,7 +185,8 @@ class World {
                                .stream = stream,
                                .region = std::make_shared<const Region>(std::move(*region)),
                                .reader = LeaseRingReader(ring),
-                               .slot = &slot}));
+                               .slot = &slot,
+                               .scheduled = scheduled}));
     worker.rings[which] = &ring;
   }
   static void packet(LeaseRing& ring, Input& input) {

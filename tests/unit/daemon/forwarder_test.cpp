@@ -208,11 +208,11 @@ TEST_F(ForwarderTest, AWorkerIsNotQuietWhileAPacketOfAClosedLeaseRuns) {
 TEST_F(ForwarderTest, MoreDrainsThanSignalsWaitTheirTurn) {
   int quiet = 0;
   forwarder_.attach(anna_.forwarded);
-  open_lease(anna_, 1, 0);
+  LeaseRingWriter(open_lease(anna_, 1, 0)).push(dispatch());
   settle();
   for (int i = 0; i < 100; ++i) forwarder_.quiesce(anna_.forwarded, [&] { ++quiet; });
   settle();
-  EXPECT_EQ(queues_[0].rung(), own_slots_.size());
+  EXPECT_EQ(queues_[0].rung(), own_slots_.size()) << "one for the packet, the others for drains";
   for (int i = 0; i < 3; ++i) {
     queues_[0].complete_all();
     settle();
