@@ -23,6 +23,7 @@
 #include "daemon/power_meter.h"
 #include "daemon/probes.h"
 #include "daemon/worker.h"
+#include "ipc/active_set.h"
 #include "ipc/messages.h"
 #include "ipc/region.h"
 
@@ -87,6 +88,8 @@ class Service {
   [[nodiscard]] std::vector<StreamRecord> streams() const;
   [[nodiscard]] std::vector<ClientRecord> clients();
   [[nodiscard]] std::vector<LeaseRecord> leases() const;
+  /// What a worker's scheduler reports. Errc::not_found.
+  [[nodiscard]] Result<ScheduleRecord> schedule_of(WorkerId worker) const;
   // Errc::unsupported says why nothing is measured.
   [[nodiscard]] Result<std::vector<IoctlRecord>> ioctls() const;
   [[nodiscard]] Result<std::vector<KfdProcessRecord>> kfd_processes() const;
@@ -175,6 +178,7 @@ class Service {
   ClockSample first_sample_{};
   std::uint64_t queue_ioctls_at_start_ = 0;
   std::optional<Region> board_region_;
+  ActiveSet* active_set_ = nullptr;  ///< shared with all workers that are scheduled; null: none is
   GpuMemory own_signals_;
   std::vector<std::unique_ptr<HardwareQueue>> queues_;
   std::optional<LeaseTable> table_;
