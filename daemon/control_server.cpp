@@ -339,6 +339,11 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::list_leases:
       answer_list(connection, sequence, MessageType::lease_record, service_.leases());
       return std::nullopt;
+    case MessageType::get_schedule: {
+      const auto schedule = service_.schedule_of(WorkerId{payload_of<Handle>(message).value});
+      if (!schedule) return tl::unexpected(schedule.error());
+      return reply(make_message(MessageType::schedule_record, sequence, *schedule));
+    }
     case MessageType::list_ioctls: {
       const auto ioctls = service_.ioctls();
       if (!ioctls) return tl::unexpected(ioctls.error());

@@ -278,7 +278,6 @@ void Service::remove_worker(WorkerId id) {
   if (found == clients_.end()) return;
   spdlog::info("worker {} '{}' left: {} packets", id.value, found->second.worker->name(),
                found->second.worker->forwarded()->packets.load());
-  clear_active(id);
   if (plans_) (*plans_)->remove(id);
   account_energy();
   table_->end_all(id, LeaseEnd::gone, true, Clock::now());

@@ -23,6 +23,7 @@
 #include "daemon/power_meter.h"
 #include "daemon/probes.h"
 #include "daemon/worker.h"
+#include "ipc/active_set.h"
 #include "ipc/messages.h"
 #include "ipc/region.h"
 
@@ -95,6 +96,8 @@ class Service {
   [[nodiscard]] std::vector<StreamRecord> streams() const;
   [[nodiscard]] std::vector<ClientRecord> clients();
   [[nodiscard]] std::vector<LeaseRecord> leases() const;
+  /// What a worker's scheduler reports. Errc::not_found.
+  [[nodiscard]] Result<ScheduleRecord> schedule_of(WorkerId worker) const;
   // Errc::unsupported says why nothing is measured.
   [[nodiscard]] Result<std::vector<IoctlRecord>> ioctls() const;
   [[nodiscard]] Result<std::vector<KfdProcessRecord>> kfd_processes() const;
@@ -151,9 +154,9 @@ class Service {
   Result<Region> create_ring() const;
   void hold_lease(LeaseId lease, const Client& client, std::uint32_t slot);
   Result<NewLease> open_lease(LeaseId lease, Region region);
-  /// The worker of this seat (ActiveSet) is active no more.
-  void clear_active(std::uint32_t seat);
+  /// The worker is active no more.
   void clear_active(WorkerId worker);
+  [[nodiscard]] ActiveSet& active_set() const { return active_set_region_->payload<ActiveSet>(); }
   [[nodiscard]] bool was_renewed(LeaseId lease);
   void lease_has_closed(LeaseId lease);
   void lease_has_ended(LeaseId lease, LeaseEnd reason);

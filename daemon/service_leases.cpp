@@ -204,19 +204,15 @@ Result<Service::NewSchedule> Service::schedule(WorkerId id, const Schedule& requ
         .slot = held.slot,
         .reserved = 0};
   }
+  (*worker)->scheduled_as = static_cast<LatencyClass>(request.latency_class);
   spdlog::info("worker {} '{}' is scheduled: {} streams{}", id.value, (*worker)->name(), pool_size_,
                granted->size() > pool_size_ ? " and a queue without a CU mask" : "");
   return schedule;
 }
 
-void Service::clear_active(std::uint32_t seat) {
-  if (seat >= PlanTable::max_workers) return;
-  active_set_region_->payload<ActiveSet>().workers.fetch_and(~(1U << seat));
-}
-
 void Service::clear_active(WorkerId worker) {
   if (!plans_) return;
-  if (const auto seat = (*plans_)->seat_of(worker)) clear_active(*seat);
+  if (const auto seat = (*plans_)->seat_of(worker)) active_set().workers.fetch_and(~(1U << *seat));
 }
 
 Result<Service::NewLease> Service::claim_lease(WorkerId id, LeaseId lease) {

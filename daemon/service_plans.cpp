@@ -36,8 +36,9 @@ void Service::start_planning(PlanHistory history) {
     plans_ = fail(gpu.error(), "eclipd does not plan");
     return;
   }
-  plans_ = std::make_unique<PlanKeeper>(config_, std::move(*gpu), table_->masks(),
-                                        board().plan_epoch, std::move(history), mailbox_);
+  plans_ =
+      std::make_unique<PlanKeeper>(config_, std::move(*gpu), table_->masks(), board().plan_epoch,
+                                   std::move(history), mailbox_, &active_set());
 }
 
 Result<std::vector<PlanPart>> Service::plan(std::uint64_t epoch) {

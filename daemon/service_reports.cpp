@@ -5,6 +5,8 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <tuple>
+#include <type_traits>
 
 #include "daemon/processes.h"
 #include "daemon/service.h"
@@ -130,6 +132,39 @@ std::vector<LeaseRecord> Service::leases() const {
     records.push_back(record);
   }
   return records;
+}
+
+Result<ScheduleRecord> Service::schedule_of(WorkerId id) const {
+  const auto client = clients_.find(id.value);
+  if (client == clients_.end())
+    return fail(Errc::not_found, "worker " + std::to_string(id.value) +
+                                     " is not connected; eclipctl client list shows who is");
+  const Worker& worker = *client->second.worker;
+  ScheduleRecord record{};
+  record.worker = id.value;
+  if (!worker.scheduled_as) return record;
+  record.is_scheduled = 1;
+  record.latency_class = static_cast<std::uint32_t>(*worker.scheduled_as);
+  if (plans_ && (*plans_)->has_part(id)) {
+    record.has_part = 1;
+    record.seat = (*plans_)->seat_of(id).value_or(0);
+    record.drift_permille = (*plans_)->drift_permille(id);
+    record.is_active = active_set().workers.load(std::memory_order_relaxed) >> record.seat & 1U;
+  }
+  const SchedulerReport& report = worker.request_region().payload<const WorkerRequest>().scheduler;
+  const auto copy = [](const auto& words, auto& into) {
+    static_assert(std::tuple_size_v<std::decay_t<decltype(words)>> <=
+                  std::tuple_size_v<std::decay_t<decltype(into)>>);
+    std::transform(words.begin(), words.end(), into.begin(),
+                   [](const auto& word) { return word.load(std::memory_order_relaxed); });
+  };
+  record.requests = report.requests.load(std::memory_order_relaxed);
+  record.scheduled = report.scheduled.load(std::memory_order_relaxed);
+  copy(report.bypassed, record.bypassed);
+  copy(report.switches, record.switches);
+  record.barriers = report.barriers.load(std::memory_order_relaxed);
+  record.packets = worker.forwarded()->packets.load(std::memory_order_relaxed);
+  return record;
 }
 
 Result<std::vector<IoctlRecord>> Service::ioctls() const {

@@ -15,6 +15,7 @@
 #include "daemon/gpu_device.h"
 #include "ipc/messages.h"
 #include "ipc/region.h"
+#include "ipc/worker_regions.h"
 
 namespace eclip::daemon {
 
@@ -64,6 +65,9 @@ class Worker {
   /// Checks the kernel descriptor at an offset of a code image. Errc::malformed, Errc::not_found,
   /// Errc::unsupported (a kernel that needs scratch memory), Errc::quota_exceeded.
   Result<RegisteredKernel> register_kernel(const KernelRegister& request, const Config& config);
+
+  /// Its class, once it has asked to be scheduled (Schedule).
+  std::optional<LatencyClass> scheduled_as;
 
  private:
   struct Memory {

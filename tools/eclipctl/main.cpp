@@ -10,6 +10,7 @@
 #include "tools/eclipctl/output.h"
 #include "tools/eclipctl/plan_command.h"
 #include "tools/eclipctl/query.h"
+#include "tools/eclipctl/schedule_report.h"
 #include "tools/eclipctl/top.h"
 #include "tools/eclipctl/views.h"
 
@@ -27,6 +28,28 @@ int show(const Options& options, Result<Answer> (DaemonConnection::*query)()) {
     print_json(to_json(*answer));
   else
     fmt::print("{}", to_text(*answer));
+  return exit_ok;
+}
+
+int show_client(const Options& options, std::uint64_t worker) {
+  auto connection = DaemonConnection::open(options.socket);
+  if (!connection) return complain(connection.error(), options);
+  const auto schedule = connection->schedule(worker);
+  if (!schedule) return complain(schedule.error(), options);
+  const auto clients = connection->clients();
+  if (!clients) return complain(clients.error(), options);
+  ScheduleReport report{.client = {}, .schedule = *schedule, .plan = {}};
+  report.client.worker = worker;  // it may have left meanwhile
+  for (const ClientRecord& client : *clients)
+    if (client.worker == worker) report.client = client;
+  if (auto plan = connection->plan(0))
+    report.plan = std::move(*plan);
+  else if (plan.error().code != Errc::not_found && plan.error().code != Errc::unsupported)
+    return complain(plan.error(), options);
+  if (options.json)
+    print_json(to_json(report));
+  else
+    fmt::print("{}", to_text(report));
   return exit_ok;
 }
 
@@ -119,6 +142,11 @@ int run(int argc, char** argv) {
   CLI::App* status = app.add_subcommand("status", "eclipd, its GPU and its figures");
   CLI::App* streams = add_list(app, "stream", "The pool's streams");
   CLI::App* clients = add_list(app, "client", "The connected workers");
+  CLI::App* client_show = app.get_subcommand("client")->add_subcommand(
+      "show", "What a worker's scheduler does, and its part in the plan");
+  client_show->fallthrough();
+  std::uint64_t worker = 0;
+  client_show->add_option("ID", worker, "The worker, as client list shows it")->required();
   CLI::App* leases = add_list(app, "lease", "The leases held, asked for, and lost");
   CLI::App* take_back = app.get_subcommand("lease")->add_subcommand(
       "revoke", "Take a lease back: as root, or as the user of its worker");
@@ -167,6 +195,7 @@ int run(int argc, char** argv) {
   if (status->parsed()) return show(options, &DaemonConnection::status);
   if (streams->parsed()) return show(options, &DaemonConnection::streams);
   if (clients->parsed()) return show(options, &DaemonConnection::clients);
+  if (client_show->parsed()) return show_client(options, worker);
   if (leases->parsed()) return show(options, &DaemonConnection::leases);
   if (const auto status_of_plan = plan.run(options)) return *status_of_plan;
   if (const auto status_of_budget = budget.run(options)) return *status_of_budget;

@@ -32,10 +32,11 @@ Result<DaemonConnection> DaemonConnection::open(const std::filesystem::path& soc
   return DaemonConnection(std::move(*connected));
 }
 
-template <class Answer>
-Result<Answer> DaemonConnection::ask(MessageType request, MessageType answer) {
+template <class Answer, class Request>
+Result<Answer> DaemonConnection::ask(MessageType request, MessageType answer,
+                                     const Request& payload) {
   const auto reply =
-      exchange(socket_.get(), make_message(request, ++sequence_, Nothing{}), {}, timeout);
+      exchange(socket_.get(), make_message(request, ++sequence_, payload), {}, timeout);
   if (!reply) return tl::unexpected(reply.error());
   if (reply->message.header.type != answer) return unexpected_reply(reply->message);
   return payload_of<Answer>(reply->message);
@@ -46,6 +47,10 @@ Result<StatusReply> DaemonConnection::status() {
 }
 Result<BudgetReply> DaemonConnection::budget() {
   return ask<BudgetReply>(MessageType::get_budget, MessageType::budget);
+}
+Result<ScheduleRecord> DaemonConnection::schedule(std::uint64_t worker) {
+  return ask<ScheduleRecord>(MessageType::get_schedule, MessageType::schedule_record,
+                             Handle{worker});
 }
 
 template <class Record, class Request>

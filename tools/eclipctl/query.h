@@ -26,6 +26,8 @@ class DaemonConnection {
   Result<std::vector<StreamRecord>> streams();
   Result<std::vector<ClientRecord>> clients();
   Result<std::vector<LeaseRecord>> leases();
+  /// What a worker's scheduler reports. Errc::not_found.
+  Result<ScheduleRecord> schedule(std::uint64_t worker);
   // Errc::unsupported, with the reason, when eclipd does not measure ioctls.
   Result<std::vector<IoctlRecord>> ioctls();
   Result<std::vector<KfdProcessRecord>> kfd_processes();
@@ -47,8 +49,8 @@ class DaemonConnection {
   explicit DaemonConnection(UniqueFd socket) : socket_(std::move(socket)) {}
 
   /// The payload of a reply that is one message.
-  template <class Answer>
-  Result<Answer> ask(MessageType request, MessageType answer);
+  template <class Answer, class Request = Nothing>
+  Result<Answer> ask(MessageType request, MessageType answer, const Request& payload = {});
   /// The payloads of all records up to the end of the list.
   template <class Record, class Request = Nothing>
   Result<std::vector<Record>> list(MessageType request, MessageType record,

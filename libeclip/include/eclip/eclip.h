@@ -104,7 +104,7 @@ ECLIP_API int eclip_gpu_describe(eclip_context* context, struct eclip_gpu* gpu);
 /* Where a kernel of the worker belongs by eclipd's plan. */
 struct eclip_plan_entry {
   uint32_t struct_size;  /* set by the caller */
-  uint32_t worker;       /* the worker's bit in sets of active workers */
+  uint32_t worker;       /* its bit in sets of active workers, as long as it is connected */
   uint64_t epoch;        /* of the plan; another one: another plan */
   uint32_t stream;       /* of the pool, or ECLIP_NO_MASK: a queue without a CU mask */
   uint32_t first_kernel; /* of the group that stays together, in program order */
@@ -113,8 +113,8 @@ struct eclip_plan_entry {
 };
 
 /* Looks up where the plan in force has the worker's kernel, in program order from 0, while the
- * workers of a set have requests: bit i is worker i, this worker included. Some hundred loads, no
- * system call.
+ * workers of a set have requests: bit i is the worker whose entries say i, this worker included.
+ * Some hundred loads, no system call.
  *   -ENOENT there is no plan, the worker has no part in it, or the set is not without it
  *   -EAGAIN plans changed faster than they could be read */
 ECLIP_API int eclip_plan_lookup(eclip_context* context, uint32_t active_workers, uint32_t kernel,

@@ -77,6 +77,15 @@ TEST_F(EclipdPlan, WorkersReadTheirPartsAndAnAdministratorSeesWhy) {
     kernel = entry->end_kernel;
   }
 
+  const json clients = control({"client", "list"});
+  ASSERT_EQ(clients.size(), 2U);
+  const std::string id = clients[1].at("worker").dump();
+  const json client = control({"client", "show", id});
+  EXPECT_EQ(client.at("name"), "text");
+  EXPECT_EQ(client.at("plan").at("seat"), 1);
+  EXPECT_GT(client.at("plan").at("kernels"), 0);
+  EXPECT_TRUE(client.at("schedule").is_null()) << "it leases streams itself";
+
   const Said shown = say({"show"});
   EXPECT_THAT(shown.output, HasSubstr("in force"));
   EXPECT_THAT(shown.output, HasSubstr("0+1"));

@@ -487,6 +487,113 @@ TEST_F(PlanKeeperTest, ATableSaysWhatAGroupLooksLikeAndHowLongItTakesAlone) {
   EXPECT_EQ(other.slowdown[0b11], 0);
 }
 
+TEST_F(PlanKeeperTest, AGroupThatTakesLongerLeadsToAPlanWithItsKernelsScaled) {
+  const Memory& memory = join(1, "a", "vgg19-b1");
+  ASSERT_TRUE(plan_comes_after(0));
+  EXPECT_EQ(keeper_->drift_permille(WorkerId{1}), 0U);
+  const auto times = [&] {
+    return keeper_->document(0)->at(json::json_pointer("/workers/0/alone_us_of_group/7"));
+  };
+  const json before = times();
+  const std::size_t groups = before.size();
+  ASSERT_GT(groups, 4U);
+  double whole_us = 0;
+  std::size_t longest = 0;
+  for (std::size_t g = 0; g < groups; ++g) {
+    whole_us += before[g].get<double>();
+    if (before[g] > before[longest]) longest = g;
+  }
+  ASSERT_GT(before[longest], whole_us / 10) << "one that counts by itself";
+  SchedulerReport& report = memory.request->scheduler;
+  for (std::size_t g = 0; g < groups; ++g) report.group_permille[g] = g == longest ? 1800 : 1000;
+  keeper_->look_at_loads();
+  report.drift_epoch = plan_epoch_.load() + 1;
+  keeper_->look_at_loads();
+  EXPECT_EQ(keeper_->drift_permille(WorkerId{1}), 0U) << "of another plan";
+  report.drift_epoch = plan_epoch_.load();
+  EXPECT_NEAR(keeper_->drift_permille(WorkerId{1}),
+              1000 + 800 * before[longest].get<double>() / whole_us, 1);
+  keeper_->look_at_loads();
+  keeper_->look_at_loads();  // the same again, before there is a plan
+  ASSERT_TRUE(plan_comes_after(1));
+  EXPECT_THAT(current("/reason"),
+              HasSubstr("worker 1 'a': group " + std::to_string(longest + 1) + " of " +
+                        std::to_string(groups) + " takes 1.80x predicted"));
+  const auto factors = keeper_->document(0)->at(json::json_pointer("/workers/0/kernel_factors"));
+  ASSERT_EQ(factors.size(), groups);
+  EXPECT_NEAR(factors[longest]["factor"], 1.8, 1e-6);
+  EXPECT_NEAR(factors[longest == 0 ? 1 : 0]["factor"], 1, 1e-6);
+  double later_us = 0;
+  for (const json& us : times()) later_us += us.get<double>();
+  EXPECT_NEAR(later_us, whole_us + 0.8 * before[longest].get<double>(), 0.01 * whole_us);
+
+  // Nothing more while it takes what is predicted now, and all the more when it does not.
+  for (auto& permille : report.group_permille) permille = 1050;
+  report.drift_epoch = plan_epoch_.load();
+  keeper_->look_at_loads();
+  for (auto& permille : report.group_permille) permille = 1500;
+  keeper_->look_at_loads();
+  ASSERT_TRUE(plan_comes_after(2));
+  EXPECT_THAT(current("/reason"), HasSubstr("its requests 1.50x"));
+  double last_us = 0;
+  for (const json& us : times()) last_us += us.get<double>();
+  EXPECT_NEAR(last_us / later_us, 1.5, 0.01) << "on top of what was planned with";
+  EXPECT_EQ(plan_epoch_.load(), 3U);
+}
+
+TEST_F(PlanKeeperTest, WhatAWorkerSaysOfItsGroupsMayBeAnything) {
+  const Memory& memory = join(1, "a", "vgg19-b8");
+  join(2, "b", "");
+  ASSERT_TRUE(plan_comes_for(2));
+  SchedulerReport& report = memory.request->scheduler;
+  std::uint64_t epoch = plan_epoch_.load();
+  for (const std::uint16_t permille :
+       {std::uint16_t{UINT16_MAX}, std::uint16_t{1}, std::uint16_t{UINT16_MAX}}) {
+    for (auto& each : report.group_permille) each = permille;
+    report.drift_epoch = epoch;
+    keeper_->look_at_loads();
+    ASSERT_TRUE(plan_comes_after(epoch));
+    epoch = plan_epoch_.load();
+    for (const json& factor :
+         keeper_->document(0)->at(json::json_pointer("/workers/0/kernel_factors"))) {
+      EXPECT_GE(factor["factor"], 0.0999);
+      EXPECT_LE(factor["factor"], 10.001);
+    }
+  }
+  // At the limit there is nothing more to follow.
+  report.drift_epoch = epoch;
+  for (auto& each : report.group_permille) each = UINT16_MAX;
+  EXPECT_EQ(keeper_->drift_permille(WorkerId{1}), 10'000U);
+  report.drift_epoch = UINT64_MAX;
+  keeper_->look_at_loads();
+  // One of which nothing is predicted has no drift.
+  memory_[2].request->scheduler.drift_epoch = epoch;
+  for (auto& each : memory_[2].request->scheduler.group_permille) each = UINT16_MAX;
+  keeper_->look_at_loads();
+  EXPECT_EQ(keeper_->drift_permille(WorkerId{2}), 0U);
+  EXPECT_EQ(keeper_->drift_permille(WorkerId{77}), 0U);
+}
+
+TEST_F(PlanKeeperTest, WhatIsReportedOfAWholeRequestIsNotCountedTwice) {
+  const Memory& memory = join(1, "a", "vgg19-b8");
+  ASSERT_TRUE(plan_comes_after(0));
+  const double alone_us = std::stod(current("/workers/0/alone_us"));
+  SchedulerReport& report = memory.request->scheduler;
+  for (auto& permille : report.group_permille) permille = 2000;
+  report.drift_epoch = plan_epoch_.load();
+  memory.request->time_permille = 2000;
+  keeper_->look_at_loads();
+  ASSERT_TRUE(plan_comes_after(1));
+  keeper_->look_at_loads();  // the groups are of the plan before
+  EXPECT_NEAR(std::stod(current("/workers/0/alone_us")) / alone_us, 2, 0.05);
+  EXPECT_EQ(plan_epoch_.load(), 2U);
+  for (auto& permille : report.group_permille) permille = 500;
+  report.drift_epoch = plan_epoch_.load();
+  keeper_->look_at_loads();
+  ASSERT_TRUE(plan_comes_after(2));
+  EXPECT_NEAR(std::stod(current("/workers/0/alone_us")) / alone_us, 1, 0.05);
+}
+
 TEST_F(PlanKeeperTest, APlanOfAnEarlierVersionSaysNothingOfKernels) {
   join(1, "a");
   ASSERT_TRUE(plan_comes_for(1));

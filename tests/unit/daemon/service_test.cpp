@@ -256,6 +256,28 @@ TEST_F(ServiceTest, PlansAreForAdministrators) {
   EXPECT_EQ(service_->apply_plan(self, 10, -1).error().code, Errc::malformed);
 }
 
+TEST_F(ServiceTest, SaysOfAWorkerWhoLeasesStreamsItselfThatItIsNotScheduled) {
+  const UniqueFd client = connect();
+  const auto welcome = ask(client, make_message(MessageType::hello, 1, Hello{}));
+  ASSERT_TRUE(welcome) << welcome.error().message();
+  const UniqueFd tool = connect();
+  const auto of = [&](std::uint64_t worker) {
+    return ask(tool, make_message(MessageType::get_schedule, 2, Handle{worker}));
+  };
+  const std::uint64_t worker = payload_of<Welcome>(welcome->message).worker;
+  const auto reply = of(worker);
+  ASSERT_TRUE(reply) << reply.error().message();
+  ASSERT_EQ(reply->message.header.type, MessageType::schedule_record);
+  const auto record = payload_of<ScheduleRecord>(reply->message);
+  EXPECT_EQ(record.worker, worker);
+  EXPECT_EQ(record.is_scheduled, 0U);
+  EXPECT_EQ(record.requests, 0U);
+  const auto missing = of(worker + 1);
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code, Errc::not_found);
+  EXPECT_THAT(missing.error().message(), HasSubstr("eclipctl client list shows who is"));
+}
+
 TEST_F(ServiceTest, AFailureOfTheGpuEndsTheServer) {
   device_->fail("the GPU was reset");
   EXPECT_TRUE(serve_until([&] { return !failure_.empty(); }));

@@ -6,6 +6,7 @@
 #include "tools/eclipctl/budget_report.h"
 #include "tools/eclipctl/ioctl_report.h"
 #include "tools/eclipctl/query.h"
+#include "tools/eclipctl/schedule_report.h"
 #include "tools/eclipctl/views.h"
 #include "tools/text/plan_report.h"
 #include "tools/text/table.h"
@@ -207,6 +208,16 @@ std::optional<std::vector<Message>> answer_lists(const Message& request) {
       return std::vector{make_error(
           sequence, Error{make_error_code(Errc::access_denied), "lease is of another user"})};
     }
+    case MessageType::get_schedule: {
+      const std::uint64_t worker = payload_of<Handle>(request).value;
+      if (worker != 3)
+        return std::vector{make_error(
+            sequence, Error{make_error_code(Errc::not_found), "worker 4 is not connected"})};
+      ScheduleRecord schedule{};
+      schedule.worker = worker;
+      schedule.requests = 7;
+      return std::vector{make_message(MessageType::schedule_record, sequence, schedule)};
+    }
     case MessageType::get_status:
       return std::vector{
           make_error(sequence, Error{make_error_code(Errc::device_failed), "the daemon's words"})};
@@ -284,6 +295,105 @@ TEST(Views, ShowAClientsDeviceTimeAndEnergy) {
   client.energy_mj = 4321;
   EXPECT_THAT(ctl::to_text(std::vector{client}), HasSubstr("4.3 J"));
   EXPECT_EQ(ctl::to_json(std::vector{client})[0]["energy_j"], 4.321);
+}
+
+ctl::ScheduleReport schedule_of_worker_3() {
+  ctl::ScheduleReport report{};
+  report.client.worker = report.schedule.worker = 3;
+  report.client.pid = 812;
+  report.client.uid = 1000;
+  report.client.name.assign("llm\x1b");
+  report.schedule.is_scheduled = 1;
+  report.schedule.latency_class = 1;
+  report.schedule.has_part = 1;
+  report.schedule.seat = 2;
+  report.schedule.is_active = 1;
+  report.schedule.drift_permille = 1040;
+  report.schedule.requests = 100;
+  report.schedule.scheduled = 9'300;
+  report.schedule.bypassed[static_cast<std::size_t>(BypassReason::unknown)] = 500;
+  report.schedule.bypassed[static_cast<std::size_t>(BypassReason::graph)] = 200;
+  report.schedule.switches[static_cast<std::size_t>(SwitchReason::active_set)] = 40;
+  report.schedule.switches[static_cast<std::size_t>(SwitchReason::new_plan)] = 2;
+  report.schedule.barriers = 100;
+  report.schedule.packets = 10'100;
+  report.plan = {{"epoch", 12},
+                 {"unmasked", 7},
+                 {"workers",
+                  {{{"name", "other"}, {"worker", 1}, {"seat", 0}},
+                   {{"name", "llm"},
+                    {"worker", 3},
+                    {"seat", 2},
+                    {"kernels", 760},
+                    {"first_kernel_of_group", {0, 10, 20, 30}}}}},
+                 {"rows", {{{"active", 3}, {"stream_of_group", {{0}, {5, 3, 7, 5}}}}}}};
+  return report;
+}
+
+TEST(ScheduleReport, SaysHowAWorkerIsScheduledAndWhyNot) {
+  ctl::ScheduleReport report = schedule_of_worker_3();
+  EXPECT_EQ(ctl::to_text(report),
+            "worker           3 'llm?', pid 812, uid 1000\n"
+            "plan             12: its worker 1, seat 2; 4 groups of 760 kernels; stream 3, 5, no "
+            "mask when all are active\n"
+            "scheduled        yes, class latency\n"
+            "active now       yes\n"
+            "requests         100\n"
+            "kernels          9300 by the plan: 93.0 %\n"
+            "                 500 not: 5.0 %, unknown request\n"
+            "                 200 not: 2.0 %, graph\n"
+            "switches         40 active set, 2 new plan\n"
+            "barriers         100 of 10100 packets: 1.0 %\n"
+            "drift            its kernels take 1.04x predicted\n");
+  const auto json = ctl::to_json(report);
+  EXPECT_EQ(json["plan"]["seat"], 2);
+  EXPECT_EQ(json["plan"]["groups"], 4);
+  EXPECT_EQ(json["schedule"]["latency_class"], "latency");
+  EXPECT_EQ(json["schedule"]["kernels_bypassed"]["unknown_request"], 500);
+  EXPECT_EQ(json["schedule"]["kernels_bypassed"]["no_plan"], 0);
+  EXPECT_EQ(json["schedule"]["switches"]["active_set"], 40);
+  EXPECT_EQ(json["schedule"]["time_of_predicted"], 1.04);
+
+  report.schedule = {};
+  report.plan = nullptr;
+  EXPECT_EQ(ctl::to_text(report),
+            "worker           3 'llm?', pid 812, uid 1000\n"
+            "plan             - (no part in the plan in force; eclipctl plan shows who has one)\n"
+            "scheduled        no: it leases streams itself\n");
+  EXPECT_TRUE(ctl::to_json(report)["plan"].is_null());
+  EXPECT_TRUE(ctl::to_json(report)["schedule"].is_null());
+}
+
+TEST(ScheduleReport, IsTheWorkersOwnWordWhateverThatIs) {
+  ctl::ScheduleReport report = schedule_of_worker_3();
+  report.schedule.latency_class = 77;
+  report.schedule.scheduled = UINT64_MAX;
+  report.schedule.bypassed.fill(UINT64_MAX);
+  report.schedule.switches.fill(UINT64_MAX);
+  report.schedule.packets = 0;
+  report.schedule.drift_permille = 0;
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("18446744073709551615 by the plan: 12.5 %"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("100 of 0 packets: 0.0 %"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("class throughput"));
+  EXPECT_THAT(ctl::to_text(report), HasSubstr("drift            -"));
+  for (const nlohmann::json& plan :
+       {nlohmann::json(7), nlohmann::json::array(), nlohmann::json{{"workers", 1}},
+        nlohmann::json{{"workers", {1, {{"worker", 3}}}}, {"rows", {1}}}}) {
+    report.plan = plan;
+    EXPECT_NE(ctl::to_text(report), "");
+    EXPECT_NE(ctl::to_json(report).dump(), "");
+  }
+}
+
+TEST(Query, AsksForAWorkersScheduleAndSaysWhoIsNotThere) {
+  const FakeDaemon daemon({.answer = answer_lists});
+  auto connection = ctl::DaemonConnection::open(daemon.path());
+  ASSERT_TRUE(connection.has_value());
+  const auto schedule = connection->schedule(3);
+  ASSERT_TRUE(schedule.has_value()) << schedule.error().message();
+  EXPECT_EQ(schedule->worker, 3U);
+  EXPECT_EQ(schedule->requests, 7U);
+  EXPECT_EQ(connection->schedule(4).error().code, Errc::not_found);
 }
 
 TEST(Query, ReadsListsToTheirEnd) {
