@@ -233,12 +233,12 @@ class ColocatedRun {
     if (active == active_) return;
     const DeviceTime now = shared_.device().now();
     if (trace_ != nullptr) trace_->active_set(active, now);
-    const std::uint32_t before = std::exchange(active_, active);
+    // Not a comparison of the two bits, which GCC 12 gets wrong with -O2.
+    const std::uint32_t changed = std::exchange(active_, active) ^ active;
     for (std::size_t w = 0; w < clients_.size(); ++w) {
       Client& client = clients_[w];
-      const bool is_active = (active >> w & 1U) != 0;
-      if (is_active == ((before >> w & 1U) != 0)) continue;
-      if (is_active) {
+      if ((changed >> w & 1U) == 0) continue;
+      if ((active >> w & 1U) != 0) {
         client.active_since = now;
         find_leftovers(w);
       } else {
