@@ -4,8 +4,9 @@
 #include <cmath>
 #include <deque>
 #include <optional>
-#include <random>
 #include <utility>
+
+#include "daemon/planner/arrivals.h"
 
 namespace eclip::planner {
 namespace {
@@ -19,25 +20,6 @@ using model::SignalAddress;
 DeviceTime of_us(double us) {
   return DeviceTime(std::llround(us * 1000));
 }
-
-/// Times between Poisson arrivals. Not std::exponential_distribution, whose numbers are the
-/// library's own.
-class Arrivals {
- public:
-  Arrivals(std::uint64_t seed, std::size_t worker, double per_s)
-      : random_(seed * 1'000'003 + worker), mean_us_(1e6 / per_s) {}
-  DeviceTime next() {
-    constexpr double steps = 9007199254740992.0;  // 2^53
-    const double uniform = (static_cast<double>(random_() >> 11U) + 1) / steps;
-    at_us_ -= mean_us_ * std::log(uniform);
-    return of_us(at_us_);
-  }
-
- private:
-  std::mt19937_64 random_;
-  double mean_us_;
-  double at_us_ = 0;
-};
 
 /// One worker's progress.
 struct OpenRunner {

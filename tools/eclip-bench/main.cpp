@@ -4,8 +4,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include "daemon/model/data_dir.h"
+#include "daemon/planner/plan_document.h"
+#include "tools/eclip-bench/colocate.h"
+#include "tools/eclip-bench/colocate_report.h"
 #include "tools/eclip-bench/report.h"
 #include "tools/eclip-bench/validation.h"
 
@@ -61,17 +65,115 @@ void add_validate(CLI::App& app, ValidateOptions& options) {
   command->add_flag("--json", options.json, "Print every point as JSON");
 }
 
+struct ColocateCommand {
+  eclip::bench::ColocateOptions options;
+  std::vector<std::string> gpus{"mi50", "h100"};
+  std::vector<std::string> policies;
+  std::vector<std::string> loads;
+  std::string objective = "latency";
+  bool json = false;
+  bool detail = false;
+};
+
+eclip::Result<void> read_choices(ColocateCommand& command) {
+  auto& options = command.options;
+  for (const std::string& name : command.gpus) {
+    const bool is_file = fs::path(name).extension() == ".toml";
+    const auto gpu = eclip::model::load_gpu_description(
+        is_file ? fs::path(name) : options.data / "gpus" / (name + ".toml"));
+    if (!gpu) return tl::unexpected(gpu.error());
+    options.gpus.push_back(*gpu);
+  }
+  for (const std::string& name : command.policies)
+    options.policies.push_back(*eclip::bench::policy_of(name));  // checked when parsed
+  for (const std::string& load : command.loads)
+    options.loads.push_back(load == "closed" ? eclip::bench::closed_loop : std::stod(load));
+  options.objective = *eclip::planner::objective_of(command.objective);
+  return {};
+}
+
+int run_colocate(ColocateCommand& command) {
+  if (auto read = read_choices(command); !read) {
+    std::fprintf(stderr, "eclip-bench: %s\n", read.error().message().c_str());
+    return EXIT_FAILURE;
+  }
+  const auto colocation = eclip::bench::colocate(command.options);
+  if (!colocation) {
+    std::fprintf(stderr, "eclip-bench: %s\n", colocation.error().message().c_str());
+    return EXIT_FAILURE;
+  }
+  const std::string report =
+      command.json ? eclip::bench::colocate_json(*colocation, command.options)
+                   : eclip::bench::colocate_text(*colocation, command.options, command.detail);
+  std::fputs(report.c_str(), stdout);
+  return EXIT_SUCCESS;
+}
+
+std::string check_load(const std::string& load) {
+  if (load == "closed") return "";
+  char* end = nullptr;
+  const double share = std::strtod(load.c_str(), &end);
+  if (!load.empty() && *end == '\0' && share > 0 && share <= 2) return "";
+  return "'" + load + "' is no load; give closed, or a share above 0 and up to 2";
+}
+
+void add_colocate(CLI::App& app, ColocateCommand& command) {
+  CLI::App* add = app.add_subcommand(
+      "colocate", "Compare ECLIP with other ways of sharing a GPU, in virtual time");
+  auto& options = command.options;
+  options.data = eclip::model::default_data_dir();
+  options.jobs = std::max(1U, std::thread::hardware_concurrency());
+  add->add_option("--data", options.data, "Folder with colocation-h100.json, profiles/ and gpus/")
+      ->envname("ECLIP_DATA_DIR")
+      ->capture_default_str();
+  add->add_option("--gpu", command.gpus, "Names in gpus/, or files")
+      ->delimiter(',')
+      ->capture_default_str();
+  add->add_option("--mix", options.mixes, "Mixes of colocation-h100.json; default: all")
+      ->delimiter(',');
+  std::vector<std::string> policies;
+  for (const auto policy : eclip::bench::all_policies)
+    policies.emplace_back(eclip::bench::name_of(policy));
+  add->add_option("--policy", command.policies, "Policies; default: all")
+      ->delimiter(',')
+      ->check(CLI::IsMember(policies));
+  add->add_option(
+         "--load", command.loads,
+         "closed, or shares of the workers' rates in a closed loop without masks; default: "
+         "closed,0.4,0.6,0.8")
+      ->delimiter(',')
+      ->check(check_load);
+  add->add_option("--seeds", options.seeds, "Runs of each cell")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  add->add_option("--requests", options.requests, "Requests of the slowest worker in each run")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  add->add_option("--objective", command.objective, "What plans minimise")
+      ->check(CLI::IsMember({"latency", "throughput", "energy"}))
+      ->capture_default_str();
+  add->add_option("--jobs", options.jobs, "Threads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  add->add_option("--trace", options.trace,
+                  "Write what ran when, as Chrome trace JSON; for one cell");
+  add->add_flag("--detail", command.detail, "Print every cell first");
+  add->add_flag("--json", command.json, "Print everything as JSON");
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Benchmarks of ECLIP in virtual time", "eclip-bench");
   app.require_subcommand(1);
   ValidateOptions validate;
   add_validate(app, validate);
+  ColocateCommand colocate;
+  add_colocate(app, colocate);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
   }
-  return run_validate(validate);
+  return app.got_subcommand("colocate") ? run_colocate(colocate) : run_validate(validate);
 }
 
 }  // namespace

@@ -1,0 +1,251 @@
+#include "tools/eclip-bench/policies.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "daemon/planner/pool.h"
+#include "ipc/launch_shapes.h"
+
+namespace eclip::bench {
+namespace {
+
+using planner::Groups;
+using planner::Plan;
+using planner::Worker;
+using planner::WorkerSet;
+
+/// A kernel is right-sized on the smallest mask where it is within this of its speed on all CUs.
+constexpr double right_size_slack = 0.1;
+
+/// The stream of each group of a worker among a set, in the numbers of a table.
+using RowOf = std::function<std::vector<std::uint8_t>(std::size_t worker, WorkerSet active)>;
+
+/// The tables of workers on a pool.
+class Tables {
+ public:
+  Tables(const model::GpuDescription& gpu, std::span<const Worker> workers, const Plan& plan,
+         const std::vector<CuMask>& pool)
+      : gpu_(gpu), workers_(workers), plan_(plan), pool_(pool) {}
+
+  /// `has_predictions`: the rows are the plan's.
+  [[nodiscard]] std::vector<WorkerPlan> of(const RowOf& row_of, bool has_predictions) const {
+    std::vector<WorkerPlan> tables;
+    const auto sets = WorkerSet{1} << workers_.size();
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      WorkerPlan table;
+      table.seat = static_cast<std::uint32_t>(w);
+      table.workers = sets - 1;
+      table.first_kernel = plan_.groups[w];
+      table.kernel_count = static_cast<std::uint32_t>(workers_[w].kernels.size());
+      table.shapes = shapes(w);
+      table.alone_us = alone_us(w);
+      for (WorkerSet active = 0; active < sets; ++active) {
+        const bool planned = (active >> w & 1U) != 0;
+        table.stream.push_back(planned ? row_of(w, active) : std::vector<std::uint8_t>());
+        table.slowdown.push_back(planned && has_predictions ? slowdown(w, active) : 0);
+      }
+      tables.push_back(std::move(table));
+    }
+    return tables;
+  }
+
+ private:
+  [[nodiscard]] std::size_t group_end(std::size_t worker, std::size_t group) const {
+    const Groups& groups = plan_.groups[worker];
+    return group + 1 < groups.size() ? groups[group + 1] : workers_[worker].kernels.size();
+  }
+
+  [[nodiscard]] std::vector<std::uint32_t> shapes(std::size_t worker) const {
+    std::vector<std::uint32_t> shapes;
+    for (std::size_t g = 0; g < plan_.groups[worker].size(); ++g) {
+      LaunchShapes of_group;
+      for (std::size_t k = plan_.groups[worker][g]; k < group_end(worker, g); ++k)
+        of_group.add(workgroups_of(*workers_[worker].kernels[k]));
+      shapes.push_back(of_group.value());
+    }
+    return shapes;
+  }
+
+  [[nodiscard]] std::vector<std::vector<float>> alone_us(std::size_t worker) const {
+    std::vector<std::vector<float>> on_streams(PlanTable::max_streams);
+    for (std::size_t s = 0; s < on_streams.size(); ++s) {
+      const bool unmasked = s + 1 == on_streams.size();
+      if (!unmasked && s >= pool_.size()) continue;
+      const std::uint32_t cus = unmasked ? gpu_.geometry.cu_count() : pool_[s].count();
+      for (std::size_t g = 0; g < plan_.groups[worker].size(); ++g) {
+        double us = 0;
+        for (std::size_t k = plan_.groups[worker][g]; k < group_end(worker, g); ++k)
+          us += workers_[worker].kernels[k]->time_on_mask_us(cus) + gpu_.timing.launch_gap_us;
+        on_streams[s].push_back(static_cast<float>(us));
+      }
+    }
+    return on_streams;
+  }
+
+  [[nodiscard]] float slowdown(std::size_t worker, WorkerSet active) const {
+    const planner::Row& row = plan_.row(active);
+    const double us =
+        row.simulated_us.empty() ? row.prediction.request_us[worker] : row.simulated_us[worker];
+    return static_cast<float>(us / row.prediction.alone_us[worker]);
+  }
+
+  const model::GpuDescription& gpu_;
+  std::span<const Worker> workers_;
+  const Plan& plan_;
+  const std::vector<CuMask>& pool_;
+};
+
+std::vector<CuMask> masks_of(const planner::Pool& pool) {
+  std::vector<CuMask> masks;
+  for (const planner::PoolStream& stream : pool.streams) masks.push_back(stream.mask);
+  return masks;
+}
+
+Sharing unmasked(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                 const Plan& plan) {
+  Sharing sharing;
+  sharing.tables =
+      Tables(gpu, workers, plan, sharing.pool)
+          .of(
+              [&](std::size_t worker, WorkerSet) {
+                return std::vector<std::uint8_t>(plan.groups[worker].size(), PlanTable::no_mask);
+              },
+              false);
+  return sharing;
+}
+
+Sharing model_wise(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                   const Plan& plan) {
+  const planner::Pool leaves = planner::pool_of_leaves(
+      gpu, "disjoint", planner::sized_leaves(gpu, workers, plan.activity), workers, plan.activity);
+  Sharing sharing;
+  for (const std::uint32_t home : leaves.home) sharing.pool.push_back(leaves.streams[home].mask);
+  sharing.homes = sharing.pool;
+  sharing.tables = Tables(gpu, workers, plan, sharing.pool)
+                       .of(
+                           [&](std::size_t worker, WorkerSet) {
+                             return std::vector<std::uint8_t>(plan.groups[worker].size(),
+                                                              static_cast<std::uint8_t>(worker));
+                           },
+                           false);
+  return sharing;
+}
+
+/// `by_active_sets`: else the row for all workers always.
+Sharing planned(const model::GpuDescription& gpu, std::span<const Worker> workers, const Plan& plan,
+                bool by_active_sets) {
+  Sharing sharing;
+  sharing.pool = masks_of(plan.pool);
+  for (const std::uint32_t home : plan.pool.home) sharing.homes.push_back(sharing.pool[home]);
+  const WorkerSet all = (WorkerSet{1} << workers.size()) - 1;
+  sharing.tables =
+      Tables(gpu, workers, plan, sharing.pool)
+          .of(
+              [&](std::size_t worker, WorkerSet active) {
+                std::vector<std::uint8_t> row;
+                for (const std::uint32_t stream :
+                     plan.row(by_active_sets ? active : all).streams[worker])
+                  row.push_back(stream == plan.unmasked ? PlanTable::no_mask
+                                                        : static_cast<std::uint8_t>(stream));
+                return row;
+              },
+              by_active_sets);
+  return sharing;
+}
+
+/// Each kernel on the smallest of the whole GPU, its half and its quarter that is about as fast as
+/// the whole; workers have halves and quarters by turns. A GPU without quarters: leaves and whole.
+Sharing right_sized(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                    const Plan& plan, Mechanism mechanism) {
+  const std::uint32_t cus = gpu.geometry.cu_count();
+  Sharing sharing{.mechanism = mechanism};
+  sharing.pool = planner::tree_masks(cus, gpu.geometry.shader_engines);
+  if (sharing.pool.empty()) {
+    sharing.pool.push_back(CuMask::full(cus));
+    for (const std::uint32_t home : plan.pool.home)
+      if (sharing.pool.size() < planner::stream_budget)
+        sharing.pool.push_back(plan.pool.streams[home].mask);
+  }
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    // Of streams of one size, the worker's: in turn around the GPU.
+    std::vector<std::uint32_t> own;
+    for (std::uint32_t first = 0; first < sharing.pool.size();) {
+      std::uint32_t end = first + 1;
+      while (end < sharing.pool.size() && sharing.pool[end].count() == sharing.pool[first].count())
+        ++end;
+      own.push_back(first + static_cast<std::uint32_t>(w * (end - first) / workers.size()));
+      first = end;
+    }
+    std::stable_sort(own.begin(), own.end(), [&](std::uint32_t a, std::uint32_t b) {
+      return sharing.pool[a].count() < sharing.pool[b].count();
+    });
+    auto& streams = sharing.stream_of_kernel.emplace_back();
+    for (const auto& kernel : workers[w].kernels) {
+      const double limit_us = kernel->time_on_mask_us(cus) * (1 + right_size_slack);
+      const auto fits = std::find_if(own.begin(), own.end(), [&](std::uint32_t stream) {
+        return kernel->time_on_mask_us(sharing.pool[stream].count()) <= limit_us;
+      });
+      streams.push_back(fits == own.end() ? own.back() : *fits);
+    }
+  }
+  return sharing;
+}
+
+}  // namespace
+
+const char* name_of(Policy policy) {
+  switch (policy) {
+    case Policy::unmasked:
+      return "unmasked";
+    case Policy::model_wise:
+      return "model-wise";
+    case Policy::mask_ioctl:
+      return "mask-ioctl";
+    case Policy::switching:
+      return "switching";
+    case Policy::eclip_static:
+      return "eclip-static";
+    case Policy::eclip:
+      return "eclip";
+  }
+  return "";
+}
+
+std::optional<Policy> policy_of(std::string_view name) {
+  for (const Policy policy : all_policies)
+    if (name == name_of(policy)) return policy;
+  return std::nullopt;
+}
+
+Result<Plan> plan_for(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                      planner::Objective objective) {
+  planner::PlannerOptions options;
+  options.search.objective = objective;
+  options.judge_by_simulation = true;
+  for (const Worker& worker : workers)
+    options.group_us =
+        std::max(options.group_us, planner::service_us(worker, gpu.geometry.cu_count()) /
+                                       (PlanTable::max_groups - 1));
+  return planner::make_plan(gpu, workers, options);
+}
+
+Sharing sharing_of(Policy policy, const model::GpuDescription& gpu, std::span<const Worker> workers,
+                   const Plan& plan) {
+  switch (policy) {
+    case Policy::unmasked:
+      return unmasked(gpu, workers, plan);
+    case Policy::model_wise:
+      return model_wise(gpu, workers, plan);
+    case Policy::mask_ioctl:
+      return right_sized(gpu, workers, plan, Mechanism::mask_ioctl);
+    case Policy::switching:
+      return right_sized(gpu, workers, plan, Mechanism::kernelwise);
+    case Policy::eclip_static:
+      return planned(gpu, workers, plan, false);
+    case Policy::eclip:
+      return planned(gpu, workers, plan, true);
+  }
+  return {};
+}
+
+}  // namespace eclip::bench
