@@ -72,7 +72,7 @@ struct Operation {
   Clock after{};                               // all these come before it
   std::uint64_t expected = 0;
   bool done = false;
-  std::uint32_t stream = 99;  // on which it ran
+  std::uint32_t stream = 99;  // to which it went
 
   [[nodiscard]] bool is_work() const { return kind == Kind::dispatch || kind == Kind::call; }
 };
@@ -752,7 +752,7 @@ class Machine {
       if (packet.barrier && in_flight_[stream] > 0) break;
       Worker& worker = *packet.worker;
       if (packet.is_dispatch) {
-        const std::uint64_t value = begin(worker, packet.operation, "starts", stream);
+        const std::uint64_t value = begin(worker, packet.operation, "starts");
         running_.push_back({&worker, stream, packet.operation,
                             random_.chance(lazy_rate_) ? random_.below(1000) : 0, value, now_,
                             packet.completion});
@@ -795,10 +795,8 @@ class Machine {
 
   // --- values
 
-  std::uint64_t begin(Worker& worker, std::uint32_t index, const char* what,
-                      std::uint32_t stream = 99) {
+  std::uint64_t begin(Worker& worker, std::uint32_t index, const char* what) {
     Operation& operation = worker.work.operations[index];
-    operation.stream = stream;
     ++worker.ran;
     if (operation.kind == Kind::dispatch) ++result_.kernels;
     check_order(worker, operation, index, what);
@@ -904,6 +902,9 @@ class Machine {
                 ", requests complete " + std::to_string(progress.requests) + " of " +
                 std::to_string(progress.ends.size()) +
                 (worker->scheduler->all_gone(*progress.program) ? ", all gone" : "") + "\n";
+        if (done(*worker, p) < operations.size())
+          text +=
+              "    first that is not done: " + name(*worker, operations[done(*worker, p)]) + "\n";
         if (progress.next < operations.size())
           text += "    next to put in: " + name(*worker, operations[progress.next]) + "\n";
       }
@@ -982,6 +983,7 @@ PacketSink::Pushed MachineSink::push(std::uint32_t stream, const LeasePacket& pa
   };
   const auto without_barrier = static_cast<std::uint8_t>(sent.flags & ~LeasePacket::flag_barrier);
   if (packet.type == LeasePacketType::dispatch) {
+    worker_.work.operations[packet.dispatch.kernel - 1].stream = stream;
     if (chosen(Mutation::dispatch_bit)) sent.flags = without_barrier;
   } else {
     bool waits = false;
