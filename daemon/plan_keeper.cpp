@@ -480,44 +480,8 @@ void PlanKeeper::write_down(json document, std::string reason) {
 
 void PlanKeeper::write_table(const Known& known) const {
   if (!known.part) return;
-  const std::size_t part = *known.part;
-  const planner::StoredPlan& plan = in_force_->plan;
-  const planner::StoredPlan::PlannedWorker& worker = plan.workers[part];
-  WorkerPlan table{.seat = *known.seat,
-                   .workers = 0,
-                   .first_kernel = worker.first_kernel,
-                   .kernel_count = worker.kernels,
-                   .shapes = worker.shapes,
-                   .stream = {},
-                   .alone_us = worker.alone_us,
-                   .slowdown = {}};
-  table.stream.resize(1U << PlanTable::max_workers);
-  table.slowdown.resize(1U << PlanTable::max_workers);
-  for (planner::WorkerSet parts = 1; parts <= plan.rows.size(); ++parts) {
-    const auto seats = seats_of(parts);
-    if (!seats) continue;
-    table.workers |= *seats;
-    for (const std::uint32_t stream : plan.rows[parts - 1][part])
-      table.stream[*seats].push_back(stream == plan.unmasked ? PlanTable::no_mask
-                                                             : static_cast<std::uint8_t>(stream));
-    if (!plan.slowdown.empty() && !plan.slowdown[parts - 1].empty())
-      table.slowdown[*seats] = plan.slowdown[parts - 1][part];
-  }
-  // The one without a mask is the last of all that there may be.
-  if (!table.alone_us.empty())
-    table.alone_us.insert(table.alone_us.end() - 1, PlanTable::max_streams - table.alone_us.size(),
-                          {});
-  write_plan(*known.client.tables, in_force_->epoch, table);
-}
-
-std::optional<std::uint32_t> PlanKeeper::seats_of(planner::WorkerSet parts) const {
-  std::uint32_t seats = 0;
-  for (std::size_t part = 0; part < in_force_->seats.size(); ++part) {
-    if (!(parts >> part & 1U)) continue;
-    if (!in_force_->seats[part]) return std::nullopt;
-    seats |= 1U << *in_force_->seats[part];
-  }
-  return seats;
+  write_plan(*known.client.tables, in_force_->epoch,
+             planner::table_of(in_force_->plan, *known.part, in_force_->seats));
 }
 
 std::vector<WorkerId> PlanKeeper::parts_by_name(const planner::StoredPlan& plan) const {

@@ -135,8 +135,6 @@ class PlanKeeper {
   /// False: the plan must be published again, since the part had another seat.
   [[nodiscard]] bool take_free_part(Known& known);
   void write_table(const Known& known) const;
-  /// The seats of a set of parts of the plan in force; nullopt: one of them has none.
-  [[nodiscard]] std::optional<std::uint32_t> seats_of(planner::WorkerSet parts) const;
   Result<planner::StoredPlan> read(const nlohmann::json& document) const;
   [[nodiscard]] bool is_pinned() const { return history_.pinned().has_value(); }
   void pin(std::optional<std::uint64_t> epoch);

@@ -359,4 +359,43 @@ Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
   return plan;
 }
 
+WorkerPlan table_of(const StoredPlan& plan, std::size_t part,
+                    std::span<const std::optional<std::uint32_t>> seats) {
+  const auto seats_of = [seats](WorkerSet parts) -> std::optional<std::uint32_t> {
+    std::uint32_t set = 0;
+    for (std::size_t i = 0; i < seats.size(); ++i) {
+      if ((parts >> i & 1U) == 0) continue;
+      if (!seats[i]) return std::nullopt;
+      set |= 1U << *seats[i];
+    }
+    return set;
+  };
+  const StoredPlan::PlannedWorker& worker = plan.workers[part];
+  WorkerPlan table{.seat = seats[part].value_or(0),
+                   .workers = 0,
+                   .first_kernel = worker.first_kernel,
+                   .kernel_count = worker.kernels,
+                   .shapes = worker.shapes,
+                   .stream = {},
+                   .alone_us = worker.alone_us,
+                   .slowdown = {}};
+  table.stream.resize(1U << PlanTable::max_workers);
+  table.slowdown.resize(1U << PlanTable::max_workers);
+  for (WorkerSet parts = 1; parts <= plan.rows.size(); ++parts) {
+    const auto set = seats_of(parts);
+    if (!set) continue;
+    table.workers |= *set;
+    for (const std::uint32_t stream : plan.rows[parts - 1][part])
+      table.stream[*set].push_back(stream == plan.unmasked ? PlanTable::no_mask
+                                                           : static_cast<std::uint8_t>(stream));
+    if (!plan.slowdown.empty() && !plan.slowdown[parts - 1].empty())
+      table.slowdown[*set] = plan.slowdown[parts - 1][part];
+  }
+  // The one without a mask is the last of all that there may be.
+  if (!table.alone_us.empty())
+    table.alone_us.insert(table.alone_us.end() - 1, PlanTable::max_streams - table.alone_us.size(),
+                          {});
+  return table;
+}
+
 }  // namespace eclip::planner

@@ -11,6 +11,7 @@
 
 #include "daemon/planner/planner.h"
 #include "ipc/cu_mask.h"
+#include "ipc/plan_table.h"
 #include "ipc/result.h"
 
 namespace eclip::planner {
@@ -61,5 +62,10 @@ struct StoredPlan {
 /// and times may be missing, as in plans of earlier versions. Errc::malformed names the place, as
 /// /rows/3/active, and what is expected there.
 Result<StoredPlan> parse_plan(const nlohmann::json& document, std::uint32_t cu_count);
+
+/// What a worker's table says: part `part` of the plan, where the worker of part i has seats[i];
+/// nullopt: nobody has it, and sets with it cannot be.
+WorkerPlan table_of(const StoredPlan& plan, std::size_t part,
+                    std::span<const std::optional<std::uint32_t>> seats);
 
 }  // namespace eclip::planner

@@ -10,6 +10,7 @@
 #include "daemon/planner/plan_document.h"
 #include "tools/eclip-bench/colocate.h"
 #include "tools/eclip-bench/colocate_report.h"
+#include "tools/eclip-bench/plan_replay.h"
 #include "tools/eclip-bench/report.h"
 #include "tools/eclip-bench/validation.h"
 
@@ -75,12 +76,18 @@ struct ColocateCommand {
   bool detail = false;
 };
 
+/// By its name in gpus/, or a file.
+eclip::Result<eclip::model::GpuDescription> load_gpu(const fs::path& data,
+                                                     const std::string& name) {
+  const bool is_file = fs::path(name).extension() == ".toml";
+  return eclip::model::load_gpu_description(is_file ? fs::path(name)
+                                                    : data / "gpus" / (name + ".toml"));
+}
+
 eclip::Result<void> read_choices(ColocateCommand& command) {
   auto& options = command.options;
   for (const std::string& name : command.gpus) {
-    const bool is_file = fs::path(name).extension() == ".toml";
-    const auto gpu = eclip::model::load_gpu_description(
-        is_file ? fs::path(name) : options.data / "gpus" / (name + ".toml"));
+    const auto gpu = load_gpu(options.data, name);
     if (!gpu) return tl::unexpected(gpu.error());
     options.gpus.push_back(*gpu);
   }
@@ -161,6 +168,45 @@ void add_colocate(CLI::App& app, ColocateCommand& command) {
   add->add_flag("--json", command.json, "Print everything as JSON");
 }
 
+struct ReplayCommand {
+  eclip::bench::PlanReplayOptions options;
+  std::string gpu = "mi50";
+  bool json = false;
+};
+
+int run_replay(const ReplayCommand& command) {
+  const auto gpu = load_gpu(command.options.data, command.gpu);
+  const auto replay = gpu ? eclip::bench::replay_plan(*gpu, command.options)
+                          : eclip::Result<eclip::bench::PlanReplay>(tl::unexpected(gpu.error()));
+  if (!replay) {
+    std::fprintf(stderr, "eclip-bench: %s\n", replay.error().message().c_str());
+    return EXIT_FAILURE;
+  }
+  const std::string report = command.json ? eclip::bench::plan_replay_json(*replay)
+                                          : eclip::bench::plan_replay_text(*replay);
+  std::fputs(report.c_str(), stdout);
+  return EXIT_SUCCESS;
+}
+
+void add_replay(CLI::App& app, ReplayCommand& command) {
+  CLI::App* add =
+      app.add_subcommand("replay", "Run the workers of a plan of eclipd in virtual time");
+  auto& options = command.options;
+  options.data = eclip::model::default_data_dir();
+  add->add_option("--plan", options.plan, "Plan, as eclipctl plan show --json prints it")
+      ->required()
+      ->type_name("FILE");
+  add->add_option("--data", options.data, "Folder with profiles/ and gpus/")
+      ->envname("ECLIP_DATA_DIR")
+      ->capture_default_str();
+  add->add_option("--gpu", command.gpu, "Name in gpus/, or a file")->capture_default_str();
+  add->add_option("--requests", options.requests, "Requests of the slowest worker")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  add->add_option("--seed", options.seed, "Of arrivals and first requests")->capture_default_str();
+  add->add_flag("--json", command.json, "Print as JSON");
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Benchmarks of ECLIP in virtual time", "eclip-bench");
   app.require_subcommand(1);
@@ -168,11 +214,14 @@ int run(int argc, char** argv) {
   add_validate(app, validate);
   ColocateCommand colocate;
   add_colocate(app, colocate);
+  ReplayCommand replay;
+  add_replay(app, replay);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
   }
+  if (app.got_subcommand("replay")) return run_replay(replay);
   return app.got_subcommand("colocate") ? run_colocate(colocate) : run_validate(validate);
 }
 
