@@ -60,11 +60,8 @@ void Forwarder::detach(std::shared_ptr<ForwardedWorker> worker, std::function<vo
   mailbox_.post([this, worker = std::move(worker), on_detached = std::move(on_detached)] {
     worker->on_detached = on_detached;
     ++detaching_;
-    for (auto& lease : worker->leases) {
-      lease->closing = true;
-      lease->closing_at = lease->reader.taken();
-      lease->reason = LeaseEnd::gone;
-    }
+    for (auto& lease : worker->leases)
+      begin_closing(*worker, *lease, lease->reader.taken(), LeaseEnd::gone);
   });
 }
 
@@ -115,9 +112,7 @@ void Forwarder::close_lease(std::shared_ptr<ForwardedWorker> worker, LeaseId lea
         cut_off(*worker, *each,
                 Error{make_error_code(Errc::lease_ended),
                       "went on submitting to a lease that was revoked"});
-      each->closing = true;
-      each->closing_at = drop ? each->reader.taken() : written;
-      each->reason = reason;
+      begin_closing(*worker, *each, drop ? each->reader.taken() : written, reason);
     }
   });
 }
@@ -219,7 +214,7 @@ bool Forwarder::waits_for_signals_only() const {
          std::all_of(drains_.begin(), drains_.end(),
                      [](const Drain& drain) { return drain.signal || drain.end; }) &&
          std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) {
-           return worker->cut_off ||
+           return worker->cut_off || !worker->any_visible ||
                   std::all_of(worker->leases.begin(), worker->leases.end(),
                               [](const auto& lease) { return lease->visible == 0; });
          });
@@ -245,8 +240,15 @@ bool Forwarder::anything_new() const {
 Forwarder::Activity Forwarder::turn() {
   bool progress = false;
   // What is visible now may depend on work posted before; so look first, then do the work.
-  for (auto& worker : workers_)
-    for (auto& lease : worker->leases) lease->visible = lease->reader.waiting();
+  bool any_visible = false;
+  for (auto& worker : workers_) {
+    worker->any_visible = false;
+    for (auto& lease : worker->leases) {
+      lease->visible = lease->reader.waiting();
+      worker->any_visible |= lease->visible != 0;
+    }
+    any_visible |= worker->any_visible;
+  }
   if (const auto posted = posted_.load(std::memory_order_acquire); posted != handled_) {
     handled_ = posted;
     mailbox_.run_all();
@@ -255,13 +257,13 @@ Forwarder::Activity Forwarder::turn() {
   // Before packets are taken: they may use signals again whose last use is seen here.
   for (auto& stream : streams_) progress |= stream.collect_completions(board_.gpu_counter_hz);
   for (auto& worker : workers_) {
-    if (worker->cut_off) continue;
+    if (worker->cut_off || !worker->any_visible) continue;
     for (auto& lease : worker->leases)
       if (lease->visible > 0 && !streams_[lease->stream.value].takes_turns() && !worker->cut_off)
         progress |= forward(*worker, *lease, {}) > 0;
   }
   for (auto& stream : streams_)
-    if (stream.takes_turns()) progress |= serve_by_turns(stream);
+    if (any_visible && stream.takes_turns()) progress |= serve_by_turns(stream);
   for (auto& worker : workers_) {
     progress |= close_finished_leases(worker);
     progress |= collect_completions(*worker);
@@ -277,8 +279,9 @@ bool Forwarder::waits_for_anything() const {
     return true;
   return !drains_.empty() || std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
     return !worker->outstanding.empty() ||
-           (!worker->cut_off && std::any_of(worker->leases.begin(), worker->leases.end(),
-                                            [](const auto& lease) { return lease->visible != 0; }));
+           (!worker->cut_off && worker->any_visible &&
+            std::any_of(worker->leases.begin(), worker->leases.end(),
+                        [](const auto& lease) { return lease->visible != 0; }));
   });
 }
 
@@ -384,9 +387,7 @@ std::uint64_t Forwarder::forward(ForwardedWorker& worker, ForwardedLease& lease,
       break;
     }
     if (vetted.cancelled) {
-      lease.closing = true;
-      lease.closing_at = lease.reader.taken();
-      lease.reason = LeaseEnd::dependency;
+      begin_closing(worker, lease, lease.reader.taken(), LeaseEnd::dependency);
       report_end_(worker.id, lease.id, lease.reason);
       break;
     }
@@ -465,11 +466,14 @@ void Forwarder::cut_off(ForwardedWorker& worker, const ForwardedLease& lease, co
 }
 
 bool Forwarder::close_finished_leases(const std::shared_ptr<ForwardedWorker>& worker) {
+  if (!worker->any_closing) return false;
+  worker->any_closing = false;
   bool any = false;
   auto& leases = worker->leases;
   for (std::size_t i = 0; i < leases.size();) {
     ForwardedLease& lease = *leases[i];
     if (!lease.closing || (lease.reader.taken() < lease.closing_at && !worker->cut_off)) {
+      worker->any_closing |= lease.closing;
       ++i;
       continue;
     }
@@ -496,6 +500,14 @@ bool Forwarder::collect_completions(ForwardedWorker& worker) {
     return true;
   });
   return completed != 0;
+}
+
+void Forwarder::begin_closing(ForwardedWorker& worker, ForwardedLease& lease, std::uint64_t at,
+                              LeaseEnd reason) {
+  lease.closing = true;
+  lease.closing_at = at;
+  lease.reason = reason;
+  worker.any_closing = true;
 }
 
 void Forwarder::end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason) {

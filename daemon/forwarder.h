@@ -59,7 +59,7 @@ struct ForwardedLease {
   std::function<void()> on_closed;
   std::uint64_t visible = 0;     ///< packets seen waiting at the start of this turn
   std::uint64_t pushed_end = 0;  ///< one past the number in the queue of its last packet; 0: none
-  bool closing = false;
+  bool closing = false;          ///< Forwarder::begin_closing()
   std::uint64_t closing_at = 0;  ///< closes when so many packets have been taken
   LeaseEnd reason = LeaseEnd::none;
   /// Packets that the worker had written when the lease was revoked; it may have been about to
@@ -79,6 +79,8 @@ struct ForwardedWorker {
   std::uint32_t drains = 0;           ///< drains under way for it
   std::function<void()> on_detached;  ///< set: it is to go when drains is 0
   bool cut_off = false;
+  bool any_visible = false;                 ///< of its leases, at the start of this turn
+  bool any_closing = false;                 ///< one of its leases may be closing
   std::atomic<std::uint64_t> packets{0};    ///< forwarded; read by the control thread
   std::atomic<std::uint64_t> device_ns{0};  ///< as LeaseUse, of all its leases so far
 };
@@ -198,6 +200,8 @@ class Forwarder {
   bool must_wait_for_barriers(ForwardedWorker& worker, const VettedPacket& vetted) const;
   static void arm(ForwardedWorker& worker, SignalUse use);
   void cut_off(ForwardedWorker& worker, const ForwardedLease& lease, const Error& error);
+  static void begin_closing(ForwardedWorker& worker, ForwardedLease& lease, std::uint64_t at,
+                            LeaseEnd reason);
   static void end_lease(ForwardedWorker& worker, ForwardedLease& lease, LeaseEnd reason);
   static void drop_packets(ForwardedWorker& worker, ForwardedLease& lease);
   bool close_finished_leases(const std::shared_ptr<ForwardedWorker>& worker);

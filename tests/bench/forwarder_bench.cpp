@@ -157,6 +157,42 @@ void Throughput(benchmark::State& state) {
 }
 BENCHMARK(Throughput)->Arg(1)->Arg(7)->UseManualTime();
 
+/// A look of the forwarder at which nothing has happened, with so many workers that have so many
+/// leases each; all workers' first leases are on the first stream, and so on.
+void IdleTurn(benchmark::State& state) {
+  const auto worker_count = static_cast<std::uint32_t>(state.range(0));
+  const auto leases = static_cast<std::uint32_t>(state.range(1));
+  std::deque<FakeQueue> queues(leases);
+  std::vector<AqlRing*> rings;
+  for (auto& queue : queues) rings.push_back(&queue.ring);
+  std::vector<SignalSlot> own_slots(1024);
+  Board board{};
+  Forwarder forwarder(
+      {.spin = std::chrono::seconds(1), .nap = std::chrono::microseconds(50)}, rings,
+      {.slots = own_slots, .gpu_address = reinterpret_cast<std::uint64_t>(own_slots.data())}, board,
+      [](WorkerId, LeaseId, std::uint64_t, const Error&) {}, [](WorkerId, LeaseId, LeaseEnd) {});
+  std::deque<FakeWorker> workers;
+  for (std::uint32_t w = 0; w < worker_count; ++w) {
+    forwarder.attach(workers.emplace_back(w + 1).forwarded);
+    for (std::uint32_t i = 0; i < leases; ++i) {
+      auto region = Region::create("bench-ring", RegionKind::lease_ring, sizeof(LeaseRing),
+                                   RegionWriter::both, 1);
+      LeaseRing& ring = region->payload<LeaseRing>();
+      forwarder.open_lease(workers.back().forwarded,
+                           std::make_unique<ForwardedLease>(ForwardedLease{
+                               .id = LeaseId{w * leases + i + 1},
+                               .stream = StreamId{i},
+                               .region = std::make_shared<const Region>(std::move(*region)),
+                               .reader = LeaseRingReader(ring),
+                               .slot = &workers.back().state->leases[i],
+                               .scheduled = leases > 1}));
+    }
+  }
+  for (int i = 0; i < 100; ++i) forwarder.turn();
+  for (auto _ : state) forwarder.turn();
+}
+BENCHMARK(IdleTurn)->Args({1, 1})->Args({1, 8})->Args({7, 1})->Args({7, 8});
+
 /// One message of the control protocol's size to another thread and back.
 void UnixSocketRoundTrip(benchmark::State& state) {
   std::array<int, 2> sockets{};
