@@ -336,6 +336,8 @@ void Scheduler::publish(Program& program) {
     use = program.under_way[0].last;
   else if (program.outstanding && !sink_.is_complete(program.mark))
     use = program.mark;
+  else if (program.dependency_count > 0 && !sink_.is_complete(program.dependencies[0].use))
+    use = program.dependencies[0].use;
   program.awaited.store(pack(use), std::memory_order_release);
 }
 

@@ -930,6 +930,15 @@ TEST_F(SchedulerTest, SaysWhatItWaitsFor) {
   EXPECT_EQ(scheduler.awaited().generation, 0U);
 }
 
+TEST_F(SchedulerTest, AProgramThatHasJustMovedWaitsForWhatItLeft) {
+  dispatch(program(), 1, 1);
+  put_in_force(pairs({0}));
+  sink.room = 1;  // for the mark on the old stream, not for what waits for it on the new one
+  request(program(), 2, 3);
+  EXPECT_EQ(sink.take(), "7:K1 7:B()>0.1!");
+  EXPECT_EQ(scheduler.awaited(program()), (SignalUse{0, 1}));
+}
+
 TEST_F(SchedulerTest, ARetriedSwitchIsCountedByItsReason) {
   dispatch(program(), 1, 1);
   put_in_force(pairs({0}));
