@@ -162,6 +162,7 @@ Enqueued Scheduler::wait(Program& program, std::span<const EventUse> events) {
       return Enqueued::invalid;
   // All or nothing.
   const std::size_t operations = (events.size() + 4) / 5;
+  if (operations > Program::capacity) return Enqueued::invalid;
   const std::uint64_t number = program.enqueued.load(std::memory_order_relaxed);
   if (number + operations - program.gone.load(std::memory_order_acquire) > Program::capacity)
     advance(true);

@@ -849,6 +849,8 @@ TEST_F(SchedulerTest, InvalidUse) {
   EXPECT_EQ(scheduler.record(program(), 0), Enqueued::invalid) << "no such event";
   const std::vector<EventUse> uses{{.event = 0, .recording = 1}};
   EXPECT_EQ(scheduler.wait(program(), uses), Enqueued::invalid);
+  const std::vector<EventUse> too_many(5 * Program::capacity + 1, EventUse{0, 0});
+  EXPECT_EQ(scheduler.wait(program(), too_many), Enqueued::invalid);
   EXPECT_TRUE(scheduler.is_complete({.event = 99, .recording = 0}));
   for (std::uint32_t i = 1; i < Scheduler::most_programs; ++i)
     EXPECT_NE(scheduler.create_program(), nullptr);
