@@ -595,6 +595,13 @@ bool Scheduler::send_dependencies(Program& program) {
     program.outstanding = true;
     program.last = {0, 0};
   }
+  // A group that waits for another than the one before it takes longer than it runs.
+  if (program.in_group &&
+      (same_stream || program.dependency_count > 1 ||
+       (program.dependency_count == 1 &&
+        (program.under_way_count == 0 ||
+         program.dependencies[0].use != program.under_way[program.under_way_count - 1].last))))
+    program.group.predicted_us = 0;
   while (program.dependency_count > 0) {
     LeasePacket barrier = barrier_packet();
     const std::uint32_t count = std::min<std::uint32_t>(5, program.dependency_count);

@@ -919,6 +919,37 @@ TEST_F(SchedulerTest, AGroupThatIsNotWholeIsNotCompared) {
   EXPECT_EQ(report.group_permille[1].load(), 0U);
 }
 
+TEST_F(SchedulerTest, AGroupThatWaitsForAnotherProgramIsNotCompared) {
+  WorkerPlan plan = pairs({0, 1});
+  plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
+  plan.slowdown = {0, 1, 1, 1};
+  for (const bool same_stream : {false, true}) {
+    put_in_force(plan);
+    Program& other = another();
+    if (same_stream) {
+      scheduler.begin_request(other);
+      dispatch(other, 7, 9);
+    } else {
+      dispatch(other, 9, 9);
+    }
+    const EventUse use = record(other, new_event());
+    sink.take();
+    Program& waits = another();
+    scheduler.begin_request(waits);
+    dispatch(waits, 1, 2);
+    wait(waits, {use});
+    dispatch(waits, 3, 4);
+    const auto number = static_cast<std::uint32_t>(sink.sent.size());
+    const SignalUse last = sink.sent[number - 1].packet.completion;
+    sink.complete({last.signal - 1, 1}, PacketSink::Times{1000, 11'000});
+    sink.complete(last, PacketSink::Times{12'000, 41'000});
+    scheduler.advance();
+    EXPECT_EQ(report.group_permille[1].load(), 0U) << same_stream << sink.take();
+    sink.complete_all();
+    scheduler.advance();
+  }
+}
+
 TEST_F(SchedulerTest, SaysWhatItWaitsFor) {
   EXPECT_EQ(scheduler.awaited().generation, 0U);
   put_in_force(pairs({0, 0, 0}));
