@@ -163,6 +163,7 @@ Enqueued Scheduler::wait(Program& program, std::span<const EventUse> events) {
       return Enqueued::invalid;
   // All or nothing.
   const std::size_t operations = (events.size() + 4) / 5;
+  if (operations > Program::capacity) return Enqueued::invalid;
   const std::uint64_t number = program.enqueued.load(std::memory_order_relaxed);
   if (number + operations - program.gone.load(std::memory_order_acquire) > Program::capacity)
     advance(true);
@@ -346,6 +347,8 @@ void Scheduler::publish(Program& program) {
     use = program.under_way[0].last;
   else if (program.outstanding && !sink_.is_complete(program.mark))
     use = program.mark;
+  else if (program.dependency_count > 0 && !sink_.is_complete(program.dependencies[0].use))
+    use = program.dependencies[0].use;
   program.awaited_stream.store(program.stream, std::memory_order_relaxed);
   program.awaited.store(pack(use), std::memory_order_release);
 }
@@ -603,6 +606,13 @@ bool Scheduler::send_dependencies(Program& program) {
     program.outstanding = true;
     program.last = {0, 0};
   }
+  // A group that waits for another than the one before it takes longer than it runs.
+  if (program.in_group &&
+      (same_stream || program.dependency_count > 1 ||
+       (program.dependency_count == 1 &&
+        (program.under_way_count == 0 ||
+         program.dependencies[0].use != program.under_way[program.under_way_count - 1].last))))
+    program.group.predicted_us = 0;
   while (program.dependency_count > 0) {
     LeasePacket barrier = barrier_packet();
     const std::uint32_t count = std::min<std::uint32_t>(5, program.dependency_count);

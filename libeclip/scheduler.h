@@ -77,7 +77,8 @@ enum class Enqueued : std::uint8_t {
   yes,
   full,     ///< too many operations or requests have not gone: wait for one
   lost,     ///< PacketSink::Pushed::lost: nothing more will be done
-  invalid,  ///< a request within a request, an end without a beginning, a pin within a pin
+  invalid,  ///< a request within a request, an end without a beginning, a pin within a pin, a wait
+            ///< for an event that there is not or for more than a program has room for
 };
 
 /// One recording of an event: when all that was in the program before has completed.

@@ -50,8 +50,10 @@ class RingSink : public PacketSink {
   std::uint32_t last_ = signal_count;
 };
 
-/// Requests of so many groups of `kernels` kernels each, on two streams by turns.
-void run(benchmark::State& state, std::uint32_t groups, std::uint32_t kernels, bool late) {
+/// Requests of so many groups of `kernels` kernels each, on two streams by turns, in one of
+/// `programs` programs.
+void run(benchmark::State& state, std::uint32_t groups, std::uint32_t kernels, bool late,
+         std::uint32_t programs = 1) {
   const auto tables = std::make_unique<PlanTables>();
   std::atomic<std::uint64_t> epoch{1};
   std::atomic<std::uint32_t> active{0};
@@ -70,6 +72,7 @@ void run(benchmark::State& state, std::uint32_t groups, std::uint32_t kernels, b
   write_plan(*tables, 1, plan);
   RingSink sink(late);
   Scheduler scheduler(sink, PlanReader(*tables, epoch), report, &active);
+  for (std::uint32_t i = 1; i < programs; ++i) scheduler.create_program();
   Program& program = *scheduler.create_program();
   LeaseDispatch dispatch{};
   dispatch.kernel = 7;
@@ -99,6 +102,12 @@ void KernelThatStays(benchmark::State& state) {
   run(state, 1, 64, false);
 }
 BENCHMARK(KernelThatStays)->UseManualTime();
+
+/// The same beside 15 programs in which nothing happens.
+void KernelThatStaysAmongPrograms(benchmark::State& state) {
+  run(state, 1, 64, false, Scheduler::most_programs);
+}
+BENCHMARK(KernelThatStaysAmongPrograms)->UseManualTime();
 
 /// Each kernel is a group, on another stream than the one before, which is complete by then.
 void KernelThatSwitches(benchmark::State& state) {

@@ -849,6 +849,8 @@ TEST_F(SchedulerTest, InvalidUse) {
   EXPECT_EQ(scheduler.record(program(), 0), Enqueued::invalid) << "no such event";
   const std::vector<EventUse> uses{{.event = 0, .recording = 1}};
   EXPECT_EQ(scheduler.wait(program(), uses), Enqueued::invalid);
+  const std::vector<EventUse> too_many(5 * Program::capacity + 1, EventUse{0, 0});
+  EXPECT_EQ(scheduler.wait(program(), too_many), Enqueued::invalid);
   EXPECT_TRUE(scheduler.is_complete({.event = 99, .recording = 0}));
   for (std::uint32_t i = 1; i < Scheduler::most_programs; ++i)
     EXPECT_NE(scheduler.create_program(), nullptr);
@@ -917,6 +919,37 @@ TEST_F(SchedulerTest, AGroupThatIsNotWholeIsNotCompared) {
   EXPECT_EQ(report.group_permille[1].load(), 0U);
 }
 
+TEST_F(SchedulerTest, AGroupThatWaitsForAnotherProgramIsNotCompared) {
+  WorkerPlan plan = pairs({0, 1});
+  plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
+  plan.slowdown = {0, 1, 1, 1};
+  for (const bool same_stream : {false, true}) {
+    put_in_force(plan);
+    Program& other = another();
+    if (same_stream) {
+      scheduler.begin_request(other);
+      dispatch(other, 7, 9);
+    } else {
+      dispatch(other, 9, 9);
+    }
+    const EventUse use = record(other, new_event());
+    sink.take();
+    Program& waits = another();
+    scheduler.begin_request(waits);
+    dispatch(waits, 1, 2);
+    wait(waits, {use});
+    dispatch(waits, 3, 4);
+    const auto number = static_cast<std::uint32_t>(sink.sent.size());
+    const SignalUse last = sink.sent[number - 1].packet.completion;
+    sink.complete({last.signal - 1, 1}, PacketSink::Times{1000, 11'000});
+    sink.complete(last, PacketSink::Times{12'000, 41'000});
+    scheduler.advance();
+    EXPECT_EQ(report.group_permille[1].load(), 0U) << same_stream << sink.take();
+    sink.complete_all();
+    scheduler.advance();
+  }
+}
+
 TEST_F(SchedulerTest, SaysWhatItWaitsFor) {
   EXPECT_EQ(scheduler.awaited().generation, 0U);
   put_in_force(pairs({0, 0, 0}));
@@ -928,6 +961,15 @@ TEST_F(SchedulerTest, SaysWhatItWaitsFor) {
   complete_all();
   complete_all();
   EXPECT_EQ(scheduler.awaited().generation, 0U);
+}
+
+TEST_F(SchedulerTest, AProgramThatHasJustMovedWaitsForWhatItLeft) {
+  dispatch(program(), 1, 1);
+  put_in_force(pairs({0}));
+  sink.room = 1;  // for the mark on the old stream, not for what waits for it on the new one
+  request(program(), 2, 3);
+  EXPECT_EQ(sink.take(), "7:K1 7:B()>0.1!");
+  EXPECT_EQ(scheduler.awaited(program()), (SignalUse{0, 1}));
 }
 
 TEST_F(SchedulerTest, ARetriedSwitchIsCountedByItsReason) {
