@@ -290,6 +290,8 @@ Result<Config> parse_config(std::string_view text, const std::string& source) {
                  [&](auto n) { config.forwarder.nap = std::chrono::microseconds(n); });
   forwarder.read("patience_ms", 0, 60'000,
                  [&](auto n) { config.forwarder.patience = std::chrono::milliseconds(n); });
+  forwarder.read("watchdog_s", 0, 86'400,
+                 [&](auto n) { config.forwarder.watchdog = std::chrono::seconds(n); });
   TableReader budget(root, "budget", source);
   std::string policy;
   budget.read("policy", policy, {"off", "audit", "enforce"});

@@ -71,6 +71,7 @@ struct Config {
     std::chrono::microseconds nap{50};   ///< between looks while packets run
     /// After the last packet, before the driver is to tell of completions.
     std::chrono::milliseconds patience{100};
+    std::chrono::seconds watchdog{10};  ///< of device time without progress; 0: no watchdog
   } forwarder;
   struct {
     /// What happens to CU masks that nobody has leased; off: no guard is installed.

@@ -257,4 +257,14 @@ std::optional<Blame> ForwardedStream::unfinished() const {
                .packet = *oldest};
 }
 
+std::optional<ForwardedStream::Progress> ForwardedStream::progress() const {
+  // When all that is seen has completed, so has what was pushed last.
+  if (in_flight_.empty() && ring_->processed() >= ring_->next()) return std::nullopt;
+  const auto oldest = unfinished();
+  if (!oldest) return std::nullopt;
+  return Progress{.oldest = oldest->packet,
+                  .processed = is_decoupled() ? 0 : ring_->processed(),
+                  .seen = is_decoupled() || in_flight_.empty() ? 0 : in_flight_.front().number};
+}
+
 }  // namespace eclip::daemon

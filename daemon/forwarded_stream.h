@@ -121,6 +121,15 @@ class ForwardedStream {
   /// The oldest packet that has not completed, as far as barriers and signals tell; none when all
   /// have.
   [[nodiscard]] std::optional<Blame> unfinished() const;
+  /// Numbers of packets that change while the hardware gets on, of a queue that it has not
+  /// finished.
+  struct Progress {
+    std::uint64_t oldest;     ///< unfinished()
+    std::uint64_t processed;  ///< AqlRing::processed()
+    std::uint64_t seen;       ///< the first whose completion will be seen
+    friend bool operator==(const Progress&, const Progress&) = default;
+  };
+  [[nodiscard]] std::optional<Progress> progress() const;
 
  private:
   /// A packet in the queue whose completion will be seen. On a decoupled stream that is each

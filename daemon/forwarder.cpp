@@ -18,6 +18,8 @@ namespace {
 
 /// Packets taken from one lease before the next has its turn.
 constexpr std::uint64_t turn_packets = 64;
+/// Between looks of the watchdog.
+constexpr std::chrono::milliseconds longest_watch_tick{250};
 
 }  // namespace
 
@@ -45,6 +47,64 @@ void Forwarder::stop() {
   stopping_.store(true);
   mailbox_.post([] {});
   if (thread_.joinable()) thread_.join();
+}
+
+void Forwarder::watch(std::chrono::nanoseconds limit, StuckReport report) {
+  watch_limit_ = limit;
+  report_stuck_ = std::move(report);
+  watched_.resize(streams_.size());
+}
+
+void Forwarder::look_for_stuck(std::chrono::steady_clock::time_point now) {
+  if (watch_limit_ <= std::chrono::nanoseconds::zero()) return;
+  const double rate =
+      static_cast<double>(board_.device_time_rate.load(std::memory_order_relaxed)) / 0x1p32;
+  const auto limit = rate > 0 ? std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                    std::chrono::duration<double, std::nano>(watch_limit_) / rate)
+                              : watch_limit_;
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
+    Watched& watched = watched_[i];
+    const auto progress = streams_[i].progress();
+    if (progress != watched.progress || !progress) {
+      if (watched.said) report_stuck_(StreamId{static_cast<std::uint32_t>(i)}, std::nullopt);
+      watched = {.progress = progress, .since = now};
+      continue;
+    }
+    if (watched.said || now - watched.since < limit) continue;
+    watched.said = true;
+    if (const auto blame = streams_[i].unfinished())
+      report_stuck_(blame->stream, Stuck{.packet = *blame, .since = now - watched.since});
+  }
+  for (const auto& worker : workers_) {
+    if (worker->cut_off || !worker->any_visible) continue;
+    for (const auto& lease : worker->leases)
+      if (lease->visible > 0) look_for_held(*worker, *lease, now, limit);
+  }
+}
+
+void Forwarder::look_for_held(ForwardedWorker& worker, ForwardedLease& lease,
+                              std::chrono::steady_clock::time_point now,
+                              std::chrono::nanoseconds limit) {
+  if (!lease.held_since || lease.held_at != lease.reader.taken()) {
+    lease.held_since = now;
+    lease.held_at = lease.reader.taken();
+    lease.said_held = false;
+    return;
+  }
+  if (lease.said_held || now - *lease.held_since < limit) return;
+  // Others wait for a turn or for room, which is no fault of theirs.
+  VettedPacket vetted;
+  const auto passed =
+      vet_packet(lease.reader.copy_next(), worker.objects, packet_flags(lease.scheduled), vetted);
+  if (!passed || !vetted.hold) return;
+  lease.said_held = true;
+  report_stuck_(lease.stream, Stuck{.packet = {.stream = lease.stream,
+                                               .worker = worker.id,
+                                               .lease = lease.id,
+                                               .kernel = 0,
+                                               .packet = lease.held_at},
+                                    .waits_for = vetted.missing,
+                                    .since = now - *lease.held_since});
 }
 
 void Forwarder::start(std::optional<CompletionInterrupt> interrupt) {
@@ -147,10 +207,20 @@ void Forwarder::run() {
   auto quiet_since = std::chrono::steady_clock::now();
   auto last_packet = quiet_since;
   std::uint32_t quiet_turns = 0;
+  auto watchdog_due = quiet_since;
+  std::uint32_t turns_until_look = 0;
+  const auto look = [&](std::chrono::steady_clock::time_point now) {
+    if (now < watchdog_due) return;
+    watchdog_due = now + std::min<std::chrono::nanoseconds>(watch_limit_ / 8, longest_watch_tick);
+    look_for_stuck(now);
+  };
   while (!stopping_.load(std::memory_order_relaxed)) {
     const Activity activity = turn();
     if (activity == Activity::progress) {
       quiet_turns = 0;
+      // However busy the other streams are.
+      constexpr std::uint32_t busy_turns_per_look = 4096;
+      if (++turns_until_look % busy_turns_per_look == 0) look(std::chrono::steady_clock::now());
       continue;
     }
     // Reading the clock takes as long as a turn in which nothing happens.
@@ -162,6 +232,7 @@ void Forwarder::run() {
     const auto now = std::chrono::steady_clock::now();
     if (quiet_turns == turns_per_look) quiet_since = now;
     if (std::exchange(forwarded_, false)) last_packet = now;
+    look(now);
     if (now - quiet_since < options_.spin) continue;
     if (activity == Activity::idle)
       sleep_until_woken(false);

@@ -62,9 +62,22 @@ struct ForwardedLease {
   bool closing = false;          ///< Forwarder::begin_closing()
   std::uint64_t closing_at = 0;  ///< closes when so many packets have been taken
   LeaseEnd reason = LeaseEnd::none;
+  /// For the watchdog: packets taken when it last looked at the one that is held back now.
+  std::uint64_t held_at = 0;
+  std::optional<std::chrono::steady_clock::time_point> held_since;
+  bool said_held = false;
   /// Packets that the worker had written when the lease was revoked; it may have been about to
   /// write one more.
   std::optional<std::uint64_t> written_at_revocation;
+};
+
+/// What does not get on.
+struct Stuck {
+  Blame packet;  ///< the stream's oldest unfinished one; or its number is that in its lease's ring
+  /// Set: it is held back in its ring, because it waits for this use of a signal, which no packet
+  /// that went to the GPU completes.
+  std::optional<SignalUse> waits_for;
+  std::chrono::nanoseconds since{};  ///< host time
 };
 
 /// A worker as the forwarder sees it. The regions must outlive it.
@@ -108,6 +121,11 @@ class Forwarder {
   /// drains. On the forwarder's thread.
   using EndReport = std::function<void(WorkerId worker, LeaseId lease, LeaseEnd reason)>;
 
+  /// A stream's oldest unfinished packet has been the same for too long; said once for each. Or a
+  /// worker's next packet has been held back for so long. Without `stuck`: the stream goes on after
+  /// all. On the forwarder's thread.
+  using StuckReport = std::function<void(StreamId stream, const std::optional<Stuck>& stuck)>;
+
   Forwarder(Options options, const std::vector<AqlRing*>& streams, OwnSignals own_signals,
             Board& board, FaultReport report_fault, EndReport report_end);
   /// Stops the thread. Work still posted is dropped.
@@ -115,6 +133,8 @@ class Forwarder {
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
 
+  /// Has it report what does not get on for `limit` of device time. Before start().
+  void watch(std::chrono::nanoseconds limit, StuckReport report);
   /// Starts the thread. Without it, tests call turn() themselves. Without an interrupt it naps as
   /// long as packets run.
   void start(std::optional<CompletionInterrupt> interrupt = {});
@@ -166,6 +186,8 @@ class Forwarder {
   };
   /// One look at everything. On the forwarder's thread only.
   Activity turn();
+  /// The watchdog's look, after a turn(). On the forwarder's thread only.
+  void look_for_stuck(std::chrono::steady_clock::time_point now);
 
  private:
   struct Drain {
@@ -179,7 +201,16 @@ class Forwarder {
     std::optional<std::uint64_t> end;
   };
 
+  /// What the watchdog knows of a stream.
+  struct Watched {
+    std::optional<ForwardedStream::Progress> progress;
+    std::chrono::steady_clock::time_point since{};
+    bool said = false;
+  };
+
   void run();
+  void look_for_held(ForwardedWorker& worker, ForwardedLease& lease,
+                     std::chrono::steady_clock::time_point now, std::chrono::nanoseconds limit);
   void sleep_until_woken(bool packets_run);
   void set_interrupt(const CompletionInterrupt* interrupt);
   /// What else there is on a stream that leases use by turns.
@@ -233,6 +264,9 @@ class Forwarder {
   std::vector<StreamTurns::Waiting> waiting_;  ///< serve_by_turns()'s, kept for its memory
   std::size_t detaching_ = 0;                  ///< workers with on_detached
   bool forwarded_ = false;                     ///< packets, since run() last looked at the clock
+  std::chrono::nanoseconds watch_limit_{};     ///< device time; 0: no watchdog
+  StuckReport report_stuck_;
+  std::vector<Watched> watched_;  ///< by stream
   std::optional<CompletionInterrupt> interrupt_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;

@@ -101,14 +101,16 @@ Result<void> vet_barrier(const LeasePacket& packet, const WorkerObjects& objects
                     std::to_string(objects.signals.size()));
     const std::int32_t ahead =
         distance(dependency.generation, objects.signals[dependency.signal].generation);
-    if (dependency.generation == objects.signals[dependency.signal].cancelled)
+    if (dependency.generation == objects.signals[dependency.signal].cancelled) {
       one_cancelled = true;
-    else if (ahead > 0)
+    } else if (ahead > 0) {
       one_missing = true;
-    else if (ahead < 0 || objects.is_complete(dependency.signal))
+      vetted.missing = dependency;
+    } else if (ahead < 0 || objects.is_complete(dependency.signal)) {
       one_complete = true;
-    else
+    } else {
       vetted.waits_for[vetted.wait_count++] = dependency.signal;
+    }
   }
   // One dropped dependency spoils an AND at once, an OR when nothing else can fulfil it.
   const bool may_be_fulfilled = one_complete || one_missing || vetted.wait_count > 0;

@@ -68,6 +68,7 @@ struct WorkerObjects {
 struct VettedPacket {
   AqlImage image{};
   bool hold = false;
+  SignalUse missing{};     ///< with `hold`: what it depends on
   bool cancelled = false;  ///< waits for a packet that was dropped: it will never be right
   std::uint32_t wait_count = 0;
   SignalUse completion{};                   ///< to be armed just before the packet is pushed

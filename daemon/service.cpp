@@ -22,6 +22,10 @@ constexpr std::size_t own_signal_count = 2048;
 /// Below this distance of two clock samples their jitter would show.
 constexpr std::chrono::milliseconds clock_baseline{2};
 
+std::string kernel_of(const Blame& packet) {
+  return packet.kernel == 0 ? "a barrier" : fmt::format("kernel {}", packet.kernel);
+}
+
 std::uint64_t random_epoch() {
   std::random_device device;
   return std::uint64_t{device()} << 32 | device();
@@ -170,6 +174,10 @@ void Service::start_forwarder(CompletionInterrupt interrupt) {
       [this](WorkerId, LeaseId lease, LeaseEnd reason) {
         mailbox_.post([this, lease, reason] { lease_has_ended(lease, reason); });
       });
+  forwarder_->watch(config_.forwarder.watchdog,
+                    [this](StreamId stream, const std::optional<Stuck>& stuck) {
+                      mailbox_.post([this, stream, stuck] { say_stuck(stream, stuck); });
+                    });
   forwarder_->start(std::move(interrupt));
 }
 
@@ -203,18 +211,49 @@ Result<void> Service::run_posted() {
 void Service::blame() const {
   forwarder_->stop();
   const auto unfinished = forwarder_->unfinished();
-  for (const Blame& blamed : unfinished) {
-    const auto client = clients_.find(blamed.worker.value);
-    const std::string who = client == clients_.end()
-                                ? fmt::format("worker {}, which has left", blamed.worker.value)
-                                : fmt::format("worker {} '{}' (pid {})", blamed.worker.value,
-                                              client->second.worker->name(), client->second.pid);
-    spdlog::error("stream {} was at packet {} of {}: {} of lease {}", blamed.stream.value,
-                  blamed.packet, who,
-                  blamed.kernel == 0 ? "a barrier" : fmt::format("kernel {}", blamed.kernel),
-                  blamed.lease.value);
-  }
+  for (const Blame& blamed : unfinished)
+    spdlog::error("{} was at packet {} of {}: {} of lease {}", stream_name(blamed.stream),
+                  blamed.packet, who_is(blamed.worker), kernel_of(blamed), blamed.lease.value);
   if (unfinished.empty()) spdlog::error("no stream had an unfinished packet");
+}
+
+std::string Service::who_is(WorkerId worker) const {
+  const auto client = clients_.find(worker.value);
+  if (client == clients_.end()) return fmt::format("worker {}, which has left", worker.value);
+  return fmt::format("worker {} '{}' (pid {})", worker.value, client->second.worker->name(),
+                     client->second.pid);
+}
+
+std::string Service::stream_name(StreamId stream) const {
+  return table_->is_unmasked(stream) ? fmt::format("queue {} (no CU mask)", stream.value)
+                                     : fmt::format("stream {}", stream.value);
+}
+
+void Service::say_stuck(StreamId stream, const std::optional<Stuck>& stuck) {
+  if (!stuck) {
+    if (stuck_.erase(stream) > 0) spdlog::info("{} goes on", stream_name(stream));
+    return;
+  }
+  const Blame& packet = stuck->packet;
+  const double seconds = std::chrono::duration<double>(stuck->since).count();
+  if (stuck->waits_for) {
+    spdlog::warn(
+        "{}: packet {} of lease {} of {} has been held back for {:.1f} s: it waits for use {} of "
+        "signal {}, which no packet on its way to the GPU completes. The worker must submit that "
+        "one; to drop what waits: eclipctl lease revoke {} (forwarder.watchdog_s)",
+        stream_name(stream), packet.packet, packet.lease.value, who_is(packet.worker), seconds,
+        stuck->waits_for->generation, stuck->waits_for->signal, packet.lease.value);
+    return;
+  }
+  stuck_[stream] = {
+      .packet = packet,
+      .since = Clock::now() - std::chrono::duration_cast<Clock::duration>(stuck->since)};
+  spdlog::warn(
+      "{} has been at packet {} of {} for {:.1f} s: {} of lease {}. If it is no kernel that takes "
+      "so long, it hangs: end that worker, and if the stream does not go on then, restart eclipd, "
+      "whose queues go with it (forwarder.watchdog_s)",
+      stream_name(stream), packet.packet, who_is(packet.worker), seconds, kernel_of(packet),
+      packet.lease.value);
 }
 
 Result<Worker*> Service::find(WorkerId worker) {

@@ -185,6 +185,12 @@ class Service {
   /// Says what the guard has refused since.
   void audit_guard();
   void blame() const;
+  /// "worker 3 'name' (pid 4711)"
+  [[nodiscard]] std::string who_is(WorkerId worker) const;
+  /// "stream 3", "queue 8 (no CU mask)"
+  [[nodiscard]] std::string stream_name(StreamId stream) const;
+  /// What the forwarder's watchdog has found; nullopt: the stream goes on.
+  void say_stuck(StreamId stream, const std::optional<Stuck>& stuck);
   [[nodiscard]] Board& board() const { return board_region_->payload<Board>(); }
 
   const Config config_;
@@ -219,6 +225,11 @@ class Service {
   std::map<pid_t, std::uint32_t> audited_masks_;  ///< as unmanaged_masks() when last looked at
   std::uint64_t last_worker_ = 0;
   std::uint64_t workers_cut_off_ = 0;
+  struct StuckStream {
+    Blame packet;
+    Clock::time_point since;
+  };
+  std::map<StreamId, StuckStream> stuck_;
   std::optional<Error> failure_;               ///< of the GPU
   Result<std::unique_ptr<PlanKeeper>> plans_;  ///< the error: why eclipd does not plan
   Clock::time_point loads_due_ = started_;

@@ -62,12 +62,21 @@ std::vector<StreamRecord> Service::streams() const {
   for (std::uint32_t i = 0; i < queues_.size(); ++i) {
     const StreamId stream{i};
     const auto use = table_->use_of(stream);
+    const auto stuck = stuck_.find(stream);
     // Queues without a mask are of interest while somebody has them.
-    if (table_->is_unmasked(stream) && use.scheduled == 0) continue;
+    if (table_->is_unmasked(stream) && use.scheduled == 0 && stuck == stuck_.end()) continue;
     StreamRecord record{};
     record.stream = i;
     record.cu_count = table_->cu_count(stream);
     record.scheduled = use.scheduled;
+    if (stuck != stuck_.end()) {
+      record.stuck_worker = stuck->second.packet.worker.value;
+      record.stuck_lease = stuck->second.packet.lease.value;
+      record.stuck_packet = stuck->second.packet.packet;
+      record.stuck_kernel = stuck->second.packet.kernel;
+      record.stuck_ms = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(milliseconds_since(stuck->second.since), UINT32_MAX));
+    }
     record.lease = use.holders.empty() ? 0 : use.holders.front().value;
     record.holders = static_cast<std::uint32_t>(use.holders.size());
     record.packets = forwarder_->packets(StreamId{i});

@@ -21,6 +21,12 @@ json stream_json(const StreamRecord& stream) {
           {"lease", stream.lease != 0 ? json(stream.lease) : json(nullptr)},
           {"holders", stream.holders},
           {"scheduled", stream.scheduled},
+          {"stuck", stream.stuck_worker != 0 ? json{{"worker", stream.stuck_worker},
+                                                    {"lease", stream.stuck_lease},
+                                                    {"packet", stream.stuck_packet},
+                                                    {"kernel", stream.stuck_kernel},
+                                                    {"for_ms", stream.stuck_ms}}
+                                             : json(nullptr)},
           {"draining", stream.draining != 0},
           {"packets", stream.packets},
           {"mask", stream.mask.str().empty() ? json(nullptr) : json(stream.mask.str())}};

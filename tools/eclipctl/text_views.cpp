@@ -134,11 +134,20 @@ std::string to_text(const std::vector<StreamRecord>& streams) {
                      {"LEASE", text::Align::right},
                      {"PACKETS", text::Align::right},
                      {"CU MASK"}});
-  for (const StreamRecord& stream : streams)
+  std::string stuck;
+  for (const StreamRecord& stream : streams) {
+    if (stream.stuck_worker != 0)
+      stuck += fmt::format(
+          "stream {} has been at packet {} of worker {} for {}: {} of lease {}; eclipd's log says "
+          "more\n",
+          stream.stream, stream.stuck_packet, stream.stuck_worker, format_ms(stream.stuck_ms),
+          stream.stuck_kernel == 0 ? "a barrier" : fmt::format("kernel {}", stream.stuck_kernel),
+          stream.stuck_lease);
     table.add({std::to_string(stream.stream), std::to_string(stream.cu_count), state_of(stream),
                or_none(stream.lease), std::to_string(stream.packets),
                stream.mask.str().empty() ? "no mask" : printable(stream.mask.str())});
-  return table.to_string();
+  }
+  return table.to_string() + stuck;
 }
 
 std::string to_text(const std::vector<ClientRecord>& clients) {

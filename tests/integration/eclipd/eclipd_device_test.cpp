@@ -24,14 +24,14 @@ class EclipdDevice : public ::testing::Test {
     const std::string config = (directory_.path() / "eclipd.toml").string();
     const std::string socket = (directory_.path() / "eclipd.sock").string();
     std::ofstream(config) << "daemon.socket = \"" << socket << "\"\nplanner.state_dir = \""
-                          << directory_.path().string() << "\"\n";
+                          << directory_.path().string() << "\"\nforwarder.watchdog_s = 1\n";
     ready_ = (directory_.path() / "ready").string();
     script_ = "eclipd() { exec " ECLIPD_PROGRAM " --config " + config +
               " --ready-fd 3; }; "
               "replay() { " ECLIP_REPLAY_PROGRAM " --profile " ECLIP_DATA_DIR
               "/profiles/shufflenet_v2_x1_0-b8.h100.json --streams 30 \"$@\" >/dev/null; }; "
               "export ECLIP_SOCKET=" +
-              socket + "; mkfifo " + ready_ + "; ";
+              socket + "; cd " + directory_.path().string() + "; mkfifo " + ready_ + "; ";
   }
 
   /// Runs a shell script, with eclipd and replay as commands, below kfdsim with a fault.
@@ -85,6 +85,21 @@ TEST_F(EclipdDevice, APoolThatCannotBeMadeIsSaidWithTheStream) {
   run("ioctl:create_queue,error=ENOMEM,after=3", started() + "wait $daemon; echo eclipd $?");
   EXPECT_EQ(lines_, std::vector<std::string>{"eclipd 1"}) << said_;
   EXPECT_THAT(said_, HasSubstr("create stream 3 of the pool"));
+}
+
+TEST_F(EclipdDevice, AStreamThatHangsIsNamedWithTheWorkerAndTheKernelThatItIsAt) {
+  run("hang-queue,after=100",
+      started() +
+          "replay --requests 100000 --name culprit & worker=$!; "
+          "for try in $(seq 150); do " ECLIPCTL_PROGRAM
+          " stream list >list; grep -q stuck list && break; sleep 0.1; done; "
+          "grep -c ' stuck ' list; grep -c 'has been at packet .* of worker 1 for' list; "
+          "kill -9 $worker; kill $daemon; wait $daemon; echo eclipd $?");
+  EXPECT_EQ(lines_, (std::vector<std::string>{"1", "1", "eclipd 0"})) << said_;
+  EXPECT_THAT(said_, ContainsRegex("stream [12] has been at packet (99|100) of worker 1 "
+                                   "'culprit' \\(pid [0-9]+\\) for [0-9.]+ s: (kernel "
+                                   "[0-9]+|a barrier) of lease [0-9]+"));
+  EXPECT_EQ(said_.find("has been at packet"), said_.rfind("has been at packet")) << "said once";
 }
 
 TEST_F(EclipdDevice, SlowMaskIoctlsDelayItsStartOnly) {

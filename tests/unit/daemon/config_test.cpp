@@ -60,6 +60,7 @@ max_workers = 0
 max_share_percent = 16
 max_priority = "low"
 [forwarder]
+watchdog_s = 3
 spin_us = 8
 nap_us = 9
 patience_ms = 21
@@ -82,6 +83,7 @@ measure_ioctls = true
   EXPECT_EQ(config->forwarder.spin, std::chrono::microseconds(8));
   EXPECT_EQ(config->forwarder.nap, std::chrono::microseconds(9));
   EXPECT_EQ(config->forwarder.patience, std::chrono::milliseconds(21));
+  EXPECT_EQ(config->forwarder.watchdog, std::chrono::seconds(3));
   EXPECT_TRUE(config->probes.measure_ioctls);
   EXPECT_EQ(config->budget.policy, BudgetTier::enforce);
   EXPECT_TRUE(config->budget.gate_drm_devices);

@@ -335,7 +335,104 @@ TEST_F(ScheduledStreams, MemoryIsFreeWhenTheWorkersOwnPacketsHaveCompleted) {
   EXPECT_TRUE(quiet);
 }
 
-/// What the hardware would run at a time, if it began packets as AQL says: barrier bits hold.
+class Watchdog : public ScheduledStreams {
+ protected:
+  using Time = std::chrono::steady_clock::time_point;
+  struct Report {
+    StreamId stream;
+    std::optional<Stuck> stuck;
+  };
+  void SetUp() override {
+    forwarder_.watch(std::chrono::seconds(10),
+                     [this](StreamId stream, const std::optional<Stuck>& stuck) {
+                       reports_.push_back({stream, stuck});
+                     });
+    ScheduledStreams::SetUp();
+  }
+  void look_at(int second) {
+    settle();
+    forwarder_.look_for_stuck(Time(std::chrono::seconds(1000 + second)));
+  }
+  std::vector<Report> reports_;
+};
+
+TEST_F(Watchdog, NamesThePacketThatAStreamIsAtOnceAndSaysWhenItGoesOn) {
+  anna_rings_[0].push(ends_group(dispatch()));
+  ben_rings_[0].push(in_order(dispatch()));
+  look_at(0);
+  look_at(8);
+  queues_[0].complete_one();  // Anna's
+  look_at(9);
+  look_at(18);
+  EXPECT_TRUE(reports_.empty()) << "Ben's has run for 9 s";
+  look_at(19);
+  look_at(40);
+  ASSERT_EQ(reports_.size(), 1U) << "said once";
+  ASSERT_TRUE(reports_[0].stuck);
+  EXPECT_EQ(reports_[0].stream, StreamId{0});
+  EXPECT_EQ(reports_[0].stuck->packet.worker, WorkerId{2});
+  EXPECT_EQ(reports_[0].stuck->packet.lease, LeaseId{3});
+  EXPECT_EQ(reports_[0].stuck->packet.packet, 1U);
+  EXPECT_EQ(reports_[0].stuck->packet.kernel, 1U);
+  EXPECT_EQ(reports_[0].stuck->since, std::chrono::seconds(10));
+  queues_[0].complete_one();
+  look_at(41);
+  ASSERT_EQ(reports_.size(), 2U);
+  EXPECT_FALSE(reports_[1].stuck);
+  look_at(100);
+  EXPECT_EQ(reports_.size(), 2U) << "nothing is unfinished";
+}
+
+TEST_F(Watchdog, WaitsLongerOnAGpuWhoseClockIsSlowed) {
+  board_.device_time_rate = std::uint64_t{1} << 31;
+  anna_rings_[0].push(dispatch());
+  look_at(0);
+  look_at(19);
+  EXPECT_TRUE(reports_.empty());
+  look_at(20);
+  EXPECT_EQ(reports_.size(), 1U);
+}
+
+TEST_F(Watchdog, IsSilentOfAStreamThatGetsOnHoweverLongItIsBusy) {
+  for (int second = 0; second < 60; ++second) {
+    anna_rings_[0].push(dispatch());
+    look_at(second);
+    if (second > 2) queues_[0].complete_one();
+  }
+  EXPECT_TRUE(reports_.empty());
+  queues_[0].complete_all();
+  look_at(60);
+  look_at(80);
+  EXPECT_TRUE(reports_.empty()) << "unordered packets whose completion nobody asked for";
+}
+
+TEST_F(Watchdog, NamesAPacketThatIsHeldBackForWhatNeverComes) {
+  anna_rings_[1].push(wait_for({.signal = 9, .generation = 4}));
+  look_at(0);
+  look_at(9);
+  EXPECT_TRUE(reports_.empty());
+  look_at(10);
+  look_at(30);
+  ASSERT_EQ(reports_.size(), 1U);
+  ASSERT_TRUE(reports_[0].stuck && reports_[0].stuck->waits_for);
+  EXPECT_EQ(*reports_[0].stuck->waits_for, (SignalUse{.signal = 9, .generation = 4}));
+  EXPECT_EQ(reports_[0].stuck->packet.worker, WorkerId{1});
+  EXPECT_EQ(reports_[0].stuck->packet.lease, LeaseId{2});
+  EXPECT_EQ(reports_[0].stuck->packet.packet, 0U);
+}
+
+TEST_F(Watchdog, DoesNotNameWhoWaitsForAnothersStream) {
+  anna_rings_[0].push(dispatch());  // hangs
+  settle();
+  ben_rings_[0].push(dispatch());
+  settle();
+  anna_rings_[0].push(dispatch());  // waits for its turn
+  look_at(0);
+  look_at(30);
+  ASSERT_EQ(reports_.size(), 1U);
+  EXPECT_EQ(reports_[0].stuck->packet.packet, 0U);
+}
+
 TEST_F(ScheduledStreams, WhateverComesAndGoesNoTurnRunsBesideAnotherAndEachLeaseKeepsItsOrder) {
   std::mt19937 random(20'260'701);
   FakeWorker dora(3);
