@@ -1,6 +1,7 @@
 #include "daemon/planner/planner.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <functional>
@@ -35,6 +36,11 @@ constexpr double most_activity = 0.999;
 constexpr double overlapping_slack = 0.1;
 /// Active sets with less of the time are planned, but with less effort.
 constexpr double rare_share = 0.01;
+/// PlannerOptions::keep_up: what counts as behind, and how much more it counts than any objective.
+constexpr double same_p95 = 1.003;
+constexpr double same_throughput = 0.985;
+constexpr double behind_penalty = 100;
+constexpr std::array all_objectives{Objective::latency, Objective::throughput, Objective::energy};
 
 /// A worker that hardly ever has a request; never quite, so that every set has a weight.
 constexpr double least_activity = 1e-6;
@@ -131,6 +137,18 @@ std::uint32_t index_of(std::vector<CuMask>& masks, const CuMask& mask) {
   return index;
 }
 
+/// What rows are compared with beside the objective, over a set of workers.
+struct Pace {
+  double p95 = std::numeric_limits<double>::infinity();  ///< geometric mean, relative to alone
+  double throughput = 0;                                 ///< sum of rates relative to alone
+};
+
+double p95_of(std::vector<double> values) {
+  const auto at = static_cast<std::ptrdiff_t>(0.95 * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + at, values.end());
+  return values[static_cast<std::size_t>(at)];
+}
+
 /// Active workers of a row in a closed loop. Each has queues of its own.
 std::vector<LoopWorker> loop_workers(std::span<const Worker> workers,
                                      const std::vector<Groups>& groups,
@@ -180,6 +198,7 @@ class Planning {
 
   Plan run() {
     const std::vector<IndexedPool> pools = this->pools();
+    first_pool_ = pools.data();
     memory_->workers.assign(workers_.begin(), workers_.end());
     memory_->searched.assign(all(), 0);
     if (reuses_previous()) {
@@ -467,7 +486,7 @@ class Planning {
     if (!options_.judge_by_simulation) return expected(rows);
     std::vector<double> values;
     values.reserve(rows.size());
-    for (const Row& row : rows) values.push_back(row.simulated_value);
+    for (const Row& row : rows) values.push_back(row.simulated_value + row.behind);
     return mean(values);
   }
   [[nodiscard]] static double best_policy(const std::vector<Candidate>& candidates) {
@@ -554,7 +573,7 @@ class Planning {
   }
 
   /// False, and the row has not changed, when there was no time.
-  bool simulate(const RowSearch& search, Row& row) const {
+  bool simulate(const RowSearch& search, Row& row, Pace* pace = nullptr) const {
     const auto loop = loop_workers(workers_, groups_, masks_, row);
     LoopOptions how = options_.simulation;
     how.stop = options_.search.out_of_time;
@@ -563,11 +582,52 @@ class Planning {
     assert(outcome || outcome.error().code == Errc::timed_out);
     if (!outcome) return false;
     row.simulated_us.assign(workers_.size(), 0);
+    double log_p95 = 0;
+    double throughput = 0;
     std::size_t at = 0;
-    for (std::size_t w = 0; w < workers_.size(); ++w)
-      if (!row.streams[w].empty()) row.simulated_us[w] = outcome->mean_us[at++];
+    for (std::size_t w = 0; w < workers_.size(); ++w) {
+      if (row.streams[w].empty()) continue;
+      row.simulated_us[w] = outcome->mean_us[at];
+      log_p95 += std::log(p95_of(outcome->request_us[at++]) / search.solo_us(w));
+      throughput += search.solo_us(w) / row.simulated_us[w];
+    }
     row.simulated_value = search.value_of(row.simulated_us, row.prediction.joules);
+    if (pace != nullptr) *pace = {std::exp(log_p95 / static_cast<double>(at)), throughput};
     return true;
+  }
+
+  /// The better of unmasked and the first pool's homes.
+  [[nodiscard]] Pace pace_of_policies(const RowSearch& search, WorkerSet active) const {
+    Pace best;
+    const std::vector<std::uint32_t> unmasked(workers_.size(), first_pool_->unmasked());
+    for (const auto& streams : {unmasked, first_pool_->home}) {
+      Row row = whole_row(search, active, streams);
+      Pace pace;
+      if (!simulate(search, row, &pace)) return {};
+      best = {std::min(best.p95, pace.p95), std::max(best.throughput, pace.throughput)};
+    }
+    return best;
+  }
+
+  [[nodiscard]] static double behind(const Pace& pace, const Pace& policies) {
+    return behind_penalty *
+           (std::max(0.0, pace.p95 / (policies.p95 * same_p95) - 1) +
+            std::max(0.0, policies.throughput * same_throughput / pace.throughput - 1));
+  }
+
+  /// What searches for all objectives find.
+  void add_for_other_objectives(const RowSearch& search, const IndexedPool& pool, WorkerSet active,
+                                std::vector<Row>& candidates) const {
+    for (const Objective objective : all_objectives) {
+      if (objective == options_.search.objective) continue;
+      SearchOptions options = options_.search;
+      options.objective = objective;
+      const RowSearch other(gpu_, *memory_->tables, groups_, cost_, options);
+      std::vector<Row> starts;
+      for (const Row& start : starts_of(search, pool, active))
+        starts.push_back(other.evaluate(start.streams));
+      candidates.push_back(search.evaluate(other.search(std::move(starts), pool.streams).streams));
+    }
   }
 
   /// For the likely sets and all workers: the best in the device model of the policies, the best
@@ -582,14 +642,22 @@ class Planning {
       std::vector<Row> candidates = starts_of(search, pool, active);
       candidates.push_back(search.move_workers(candidates, pool.streams));
       candidates.push_back(search.search(candidates, pool.streams));
+      Pace policies;
+      if (options_.keep_up) {
+        add_for_other_objectives(search, pool, active, candidates);
+        policies = pace_of_policies(search, active);
+      }
       Row& best = rows[active - 1];
       for (std::size_t i = 0; i < candidates.size(); ++i) {
         const auto same = [&](const Row& other) { return other.streams == candidates[i].streams; };
         if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i),
                         same))
           continue;
-        if (!simulate(search, candidates[i])) break;
-        if (best.value == 0 || candidates[i].simulated_value < best.simulated_value)
+        Pace pace;
+        if (!simulate(search, candidates[i], &pace)) break;
+        if (options_.keep_up) candidates[i].behind = behind(pace, policies);
+        if (best.value == 0 || candidates[i].simulated_value + candidates[i].behind <
+                                   best.simulated_value + best.behind)
           best = candidates[i];
       }
     }
@@ -642,6 +710,7 @@ class Planning {
   std::vector<double> activity_;
   double any_active_ = 0;  // share of the time
   std::vector<CuMask> masks_;
+  const IndexedPool* first_pool_ = nullptr;
   std::shared_ptr<PlanMemory> memory_ = std::make_shared<PlanMemory>();
   std::vector<std::optional<std::size_t>> before_;  // of each worker, in the previous plan
 };

@@ -36,6 +36,10 @@ struct PlannerOptions {
   /// likely active sets and for all workers: some 10 to 50 ms for each candidate.
   bool judge_by_simulation = false;
   LoopOptions simulation{};  ///< how
+  /// With judge_by_simulation: candidates for the other objectives, too; and a row that is behind
+  /// the better of unmasked and the first pool's homes, by the geometric mean of p95 or in
+  /// throughput, comes after those that are not, whatever its value.
+  bool keep_up = false;
 };
 
 /// A simple policy or pool that the plan was compared with.

@@ -41,6 +41,8 @@ struct Row {
   /// for.
   std::vector<double> simulated_us{};  // [worker]
   double simulated_value = 0;
+  /// How far it is behind simple policies (PlannerOptions::keep_up); 0: not, or not looked at.
+  double behind = 0;
 };
 
 struct SearchOptions {

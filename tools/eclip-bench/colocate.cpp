@@ -215,7 +215,9 @@ Result<std::vector<Cell>> run_cells(const PreparedMix& mix, LoadShare load,
           .open_loop = load != closed_loop, .requests = options.requests, .seed = seed};
       const bool traced = seed == 1 && !options.trace.empty();
       Trace trace(mix.info.profiles);
-      auto run = run_colocated(*mix.gpu, workers, sharing, how, traced ? &trace : nullptr);
+      auto run = policy == Policy::own_gpu
+                     ? run_apart(*mix.gpu, workers, sharing, how)
+                     : run_colocated(*mix.gpu, workers, sharing, how, traced ? &trace : nullptr);
       if (!run) return tl::unexpected(run.error());
       runs.add(std::move(*run));
       if (!traced) continue;

@@ -55,7 +55,7 @@ class ColocatedRun {
  public:
   ColocatedRun(const model::GpuDescription& gpu, std::span<const Worker> workers,
                const Sharing& sharing, const RunOptions& options, SharedDevice& shared,
-               Trace* trace)
+               Trace* trace, std::optional<std::size_t> only)
       : gpu_(gpu),
         workers_(workers),
         sharing_(sharing),
@@ -74,6 +74,8 @@ class ColocatedRun {
       draw_arrivals();
     else
       draw_first_requests();
+    for (std::size_t w = 0; w < workers.size(); ++w)
+      if (only && w != *only) clients_[w].arrivals.clear();
   }
 
   RunOutcome run() {
@@ -136,7 +138,7 @@ class ColocatedRun {
 
   [[nodiscard]] bool all_have(std::uint32_t completions) const {
     return std::all_of(clients_.begin(), clients_.end(), [completions](const Client& client) {
-      return client.completions.size() >= client.warm_up + completions;
+      return client.arrivals.empty() || client.completions.size() >= client.warm_up + completions;
     });
   }
 
@@ -294,6 +296,10 @@ class ColocatedRun {
                        .disorder = shared_.disorder()};
     for (std::size_t w = 0; w < clients_.size(); ++w) {
       Client& client = clients_[w];
+      if (client.arrivals.empty()) {
+        outcome.workers.emplace_back();
+        continue;
+      }
       if ((active_ >> w & 1U) != 0) client.active_time += now - client.active_since;
       // A rate is between completions: from the last of the warm-up, or the beginning.
       const bool open = options_.open_loop;
@@ -331,10 +337,10 @@ class ColocatedRun {
   double warm_joules_ = 0;
 };
 
-}  // namespace
-
-Result<RunOutcome> run_colocated(const model::GpuDescription& gpu, std::span<const Worker> workers,
-                                 const Sharing& sharing, const RunOptions& options, Trace* trace) {
+/// `only`: no other worker has requests.
+Result<RunOutcome> run_workers(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                               const Sharing& sharing, const RunOptions& options, Trace* trace,
+                               std::optional<std::size_t> only) {
   std::vector<Kernels> kernels;
   for (const Worker& worker : workers) {
     if (options.open_loop && !(worker.requests_per_s > 0))
@@ -347,7 +353,34 @@ Result<RunOutcome> run_colocated(const model::GpuDescription& gpu, std::span<con
       gpu, queue_each ? std::span<const CuMask>() : std::span<const CuMask>(sharing.pool),
       std::move(kernels), trace);
   if (!shared) return tl::unexpected(shared.error());
-  return std::make_unique<ColocatedRun>(gpu, workers, sharing, options, **shared, trace)->run();
+  return std::make_unique<ColocatedRun>(gpu, workers, sharing, options, **shared, trace, only)
+      ->run();
+}
+
+}  // namespace
+
+Result<RunOutcome> run_colocated(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                                 const Sharing& sharing, const RunOptions& options, Trace* trace) {
+  return run_workers(gpu, workers, sharing, options, trace, std::nullopt);
+}
+
+Result<RunOutcome> run_apart(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                             const Sharing& sharing, const RunOptions& options) {
+  RunOutcome all;
+  std::vector<double> watts;
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    auto run = run_workers(gpu, workers, sharing, options, nullptr, w);
+    if (!run) return run;
+    all.workers.push_back(std::move(run->workers[w]));
+    watts.push_back(run->joules / run->seconds);
+    all.seconds = std::max(all.seconds, run->seconds);
+    all.disorder += run->disorder;
+  }
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    all.joules += watts[w] * all.seconds;
+    if (!options.open_loop) all.workers[w].counted = all.workers[w].requests_per_s * all.seconds;
+  }
+  return all;
 }
 
 }  // namespace eclip::bench

@@ -65,4 +65,10 @@ Result<RunOutcome> run_colocated(const model::GpuDescription& gpu,
                                  std::span<const planner::Worker> workers, const Sharing& sharing,
                                  const RunOptions& options, Trace* trace = nullptr);
 
+/// The same requests, but each worker has a GPU of its own, without masks: energy is that of all
+/// GPUs, over the time of the one that takes longest.
+Result<RunOutcome> run_apart(const model::GpuDescription& gpu,
+                             std::span<const planner::Worker> workers, const Sharing& sharing,
+                             const RunOptions& options);
+
 }  // namespace eclip::bench

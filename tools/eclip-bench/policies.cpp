@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "daemon/planner/open_loop_choice.h"
 #include "daemon/planner/pool.h"
 #include "ipc/launch_shapes.h"
 
@@ -16,6 +17,9 @@ using planner::WorkerSet;
 
 /// A kernel is right-sized on the smallest mask where it is within this of its speed on all CUs.
 constexpr double right_size_slack = 0.1;
+
+/// Of the slowest worker, where candidates for a plan are simulated: enough for a p95.
+constexpr std::uint32_t judged_requests = 20;
 
 /// The stream of each group of a worker among a set, in the numbers of a table.
 using RowOf = std::function<std::vector<std::uint8_t>(std::size_t worker, WorkerSet active)>;
@@ -84,6 +88,7 @@ class Tables {
 
   [[nodiscard]] float slowdown(std::size_t worker, WorkerSet active) const {
     const planner::Row& row = plan_.row(active);
+    if (row.prediction.request_us.empty()) return 0;  // a row that was not predicted
     const double us =
         row.simulated_us.empty() ? row.prediction.request_us[worker] : row.simulated_us[worker];
     return static_cast<float>(us / row.prediction.alone_us[worker]);
@@ -207,6 +212,8 @@ const char* name_of(Policy policy) {
       return "eclip-static";
     case Policy::eclip:
       return "eclip";
+    case Policy::own_gpu:
+      return "own-gpu";
   }
   return "";
 }
@@ -222,17 +229,37 @@ Result<Plan> plan_for(const model::GpuDescription& gpu, std::span<const Worker> 
   planner::PlannerOptions options;
   options.search.objective = objective;
   options.judge_by_simulation = true;
+  options.keep_up = true;
+  options.simulation.requests = judged_requests;
   for (const Worker& worker : workers)
     options.group_us =
         std::max(options.group_us, planner::service_us(worker, gpu.geometry.cu_count()) /
                                        (PlanTable::max_groups - 1));
-  return planner::make_plan(gpu, workers, options);
+  auto plan = planner::make_plan(gpu, workers, options);
+  if (!plan || workers[0].requests_per_s == 0) return plan;
+  // A worker has requests for more of the time than its rate and its time alone say. So leaves may
+  // have to be as if all were always active.
+  const std::vector<double> always(workers.size(), 1);
+  const planner::Pool leaves = planner::pool_of_leaves(
+      gpu, "always", planner::sized_leaves(gpu, workers, always), workers, plan->activity);
+  options.pool = masks_of(leaves);
+  options.judge_by_simulation = false;
+  auto other = planner::make_plan(gpu, workers, options);
+  if (!other) return other;
+  const planner::OpenLoopChoiceOptions choice;
+  const auto value = planner::open_loop_value(gpu, workers, *plan, choice.loop);
+  if (!value) return tl::unexpected(value.error());
+  const auto value_of_other = planner::open_loop_value(gpu, workers, *other, choice.loop);
+  if (!value_of_other) return tl::unexpected(value_of_other.error());
+  return planner::choose_rows(gpu, workers, std::move(*value <= *value_of_other ? *plan : *other),
+                              choice);
 }
 
 Sharing sharing_of(Policy policy, const model::GpuDescription& gpu, std::span<const Worker> workers,
                    const Plan& plan) {
   switch (policy) {
     case Policy::unmasked:
+    case Policy::own_gpu:
       return unmasked(gpu, workers, plan);
     case Policy::model_wise:
       return model_wise(gpu, workers, plan);

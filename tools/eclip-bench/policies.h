@@ -19,10 +19,11 @@ enum class Policy : std::uint8_t {
   switching,     ///< likewise, by a switch to another stream of the pool
   eclip_static,  ///< the plan's row for all workers, whoever is active
   eclip,         ///< the plan, by active sets
+  own_gpu,       ///< a GPU for each worker: what no way of sharing can beat
 };
-inline constexpr std::array all_policies{Policy::unmasked,     Policy::model_wise,
-                                         Policy::mask_ioctl,   Policy::switching,
-                                         Policy::eclip_static, Policy::eclip};
+inline constexpr std::array all_policies{
+    Policy::unmasked,     Policy::model_wise, Policy::mask_ioctl, Policy::switching,
+    Policy::eclip_static, Policy::eclip,      Policy::own_gpu};
 const char* name_of(Policy policy);
 std::optional<Policy> policy_of(std::string_view name);
 

@@ -1,0 +1,34 @@
+// Which row each set of active workers is to have when requests arrive at random: judged by
+// simulating that, since a row that is best while its set lasts need not be best for queues.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "daemon/planner/open_loop.h"
+#include "daemon/planner/planner.h"
+
+namespace eclip::planner {
+
+struct OpenLoopChoiceOptions {
+  /// Of each candidate. Another seed than what is measured afterwards.
+  OpenLoopOptions loop{.requests = 50, .seed = 1'000'003};
+  /// Sets with less of the time keep their rows.
+  double least_share = 0.01;
+  /// Sets with at least so much are looked at worker by worker, too.
+  double likely_share = 0.1;
+  std::function<bool()> out_of_time{};  ///< asked between simulations; empty: never
+};
+
+/// What is minimised: the geometric mean over workers of sqrt(mean latency x p95), us.
+/// Errc::invalid_argument as run_open_loop.
+Result<double> open_loop_value(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                               const Plan& plan, const OpenLoopOptions& options);
+
+/// The plan with other rows where they are better by open_loop_value: nobody masked, everybody at
+/// home, the row of all workers, one worker without a mask or at home, always or for single sets.
+/// Never worse than `plan` in what it simulates. All workers have rates.
+Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                         Plan plan, const OpenLoopChoiceOptions& options);
+
+}  // namespace eclip::planner
