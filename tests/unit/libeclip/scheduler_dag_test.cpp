@@ -10,6 +10,13 @@
 #include "tests/unit/libeclip/scheduler_vm.h"
 
 namespace eclip::test {
+
+// For the names of tests.
+void PrintTo(Mutation mutation, std::ostream* out);
+void PrintTo(Mutation mutation, std::ostream* out) {
+  *out << name_of(mutation);
+}
+
 namespace {
 
 #if defined(ECLIP_SANITIZED)

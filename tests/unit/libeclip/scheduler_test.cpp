@@ -46,8 +46,6 @@ void operator delete(void* memory, std::size_t /*size*/, std::align_val_t /*alig
 namespace eclip::test {
 namespace {
 
-constexpr std::uint32_t unmasked = PacketSink::unmasked;
-
 /// A worker of seat 0; the other seats are whoever the test says.
 class SchedulerTest : public ::testing::Test {
  protected:
@@ -863,8 +861,7 @@ TEST_F(SchedulerTest, InvalidUse) {
 
 TEST_F(SchedulerTest, TheEarliestDeadlineIsReported) {
   put_in_force(pairs({0}));
-  Program& other = *programs.emplace_back(&program());
-  static_cast<void>(other);
+  program();
   Program& second = another();
   const auto timed_request = [&](Program& of, std::uint64_t deadline) {
     scheduler.begin_request(of, deadline);

@@ -274,7 +274,8 @@ class WorkMaker {
       if (state.in_request && state.kernel < work_.shapes.size() &&
           !(state.unknown && random_.chance(200)))
         made.shape = work_.shapes[state.kernel];
-      if (random_.chance(stays_rate_)) made.reason = BypassReason::cooperative;
+      if (random_.chance(stays_rate_))
+        made.reason = random_.chance(500) ? BypassReason::cooperative : BypassReason::persistent;
       ++state.kernel;
     }
     if (state.in_request && state.kernel >= state.length) {
@@ -343,6 +344,7 @@ struct Worker {
   std::vector<Progress> programs;
   std::array<Signal, PacketSink::signal_count> signals;
   std::array<std::deque<LeasePacket>, most_streams> rings;
+  std::array<std::uint32_t, most_streams> unfinished{};  // packets in that queue, or running
   std::unique_ptr<PlanTables> tables = std::make_unique<PlanTables>();
   SchedulerReport report{};
   MachineSink sink;
@@ -370,6 +372,7 @@ class Machine {
     lazy_rate_ = random_.below(600);
     eager_ = random_.chance(500);
     turns_ = random_.chance(700);
+    decoupled_ = random_.chance(200);
     for (auto& weight : weights_) weight = 1U << random_.below(5);
     burst_ = random_.between(1, 16);
     plan_rate_ = random_.below(60);
@@ -676,13 +679,24 @@ class Machine {
 
   // --- eclipd
 
+  static bool is_dispatch(const LeasePacket& packet) {
+    return packet.type == LeasePacketType::dispatch;
+  }
+
   bool can_go(const Worker& worker, std::uint32_t stream) const {
     const auto& ring = worker.rings[stream];
     if (ring.empty() || queues_[stream].size() >= queue_size_) return false;
     const LeasePacket& packet = ring.front();
-    if (packet.type == LeasePacketType::barrier_and)
+    if (!is_dispatch(packet))
       for (const SignalUse& use : packet.barrier.dependencies)
         if (use.generation > worker.signals[use.signal].forwarded) return false;
+    // Dependencies are kept in software: nothing in a queue waits.
+    if (decoupled_ && (packet.flags & LeasePacket::flag_barrier) != 0 &&
+        worker.unfinished[stream] > 0)
+      return false;
+    if (decoupled_ && !is_dispatch(packet))
+      for (const SignalUse& use : packet.barrier.dependencies)
+        if (!worker.sink.is_complete(use)) return false;
     // Arming it again would make the barriers wait for this packet, too.
     return packet.completion.generation == 0 ||
            worker.signals[packet.completion.signal].barriers == 0;
@@ -705,8 +719,9 @@ class Machine {
     ++changes_;
     QueuePacket to{};
     to.worker = &worker;
-    to.is_dispatch = packet.type == LeasePacketType::dispatch;
-    to.barrier = (packet.flags & LeasePacket::flag_barrier) != 0;
+    to.is_dispatch = is_dispatch(packet);
+    to.barrier = !decoupled_ && (packet.flags & LeasePacket::flag_barrier) != 0;
+    ++worker.unfinished[stream];
     to.completion = packet.completion;
     if (to.is_dispatch) {
       to.operation = packet.dispatch.kernel - 1;
@@ -766,6 +781,7 @@ class Machine {
           --packet.waits;
         }
         if (packet.waits > 0) break;
+        --worker.unfinished[stream];
         complete(worker, packet.completion, now_);
       }
       queue.pop_front();
@@ -780,6 +796,7 @@ class Machine {
     running_[which] = running_.back();
     running_.pop_back();
     --in_flight_[ended.stream];
+    --ended.worker->unfinished[ended.stream];
     ++changes_;
     write(*ended.worker, ended.operation, ended.value);
     complete(*ended.worker, ended.completion, ended.start);
@@ -952,7 +969,7 @@ class Machine {
   std::uint32_t ring_size_ = 0, queue_size_ = 0, signal_limit_ = 0, burst_ = 1;
   std::uint32_t plan_rate_ = 0;
   std::uint32_t full_rate_ = 0, signal_rate_ = 0, lazy_rate_ = 0;
-  bool eager_ = false, turns_ = false, may_kill_ = false, calm_ = false;
+  bool eager_ = false, turns_ = false, decoupled_ = false, may_kill_ = false, calm_ = false;
 };
 
 bool MachineSink::has_stream(std::uint32_t stream) const {
