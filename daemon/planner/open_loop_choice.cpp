@@ -51,6 +51,8 @@ class RowChoice {
     if (!value) return tl::unexpected(value.error());
     best_value_ = *value;
     if (auto done = try_everywhere(); !done) return tl::unexpected(done.error());
+    for (std::size_t w = 0; w < workers_.size(); ++w)
+      if (auto done = try_rows(reserving(w)); !done) return tl::unexpected(done.error());
     std::vector<WorkerSet> sets(plan_.rows.size());
     std::iota(sets.begin(), sets.end(), WorkerSet{1});
     std::stable_sort(sets.begin(), sets.end(), [this](WorkerSet a, WorkerSet b) {
@@ -97,6 +99,38 @@ class RowChoice {
       rows[2][w] = plan_.rows.back().streams[w];
     }
     return rows;
+  }
+
+  /// The best rows, but a worker's home is nobody else's while it is idle, where the others have a
+  /// stream around their homes without it: it need not wait for them when it wakes up.
+  [[nodiscard]] RowStreams reserving(std::size_t owner) const {
+    const CuMask& kept = masks_[plan_.pool.home[owner]];
+    RowStreams rows = best_;
+    for (WorkerSet active = 1; active <= rows.size(); ++active) {
+      if (active >> owner & 1U) continue;
+      for (std::size_t w = 0; w < workers_.size(); ++w)
+        for (std::uint32_t& stream : rows[active - 1][w])
+          if (masks_[stream].overlap(kept) > 0) stream = largest_beside(w, stream, kept);
+    }
+    return rows;
+  }
+
+  /// The worker's largest stream around its home, within `stream` and without `kept`; `stream` when
+  /// there is none.
+  [[nodiscard]] std::uint32_t largest_beside(std::size_t worker, std::uint32_t stream,
+                                             const CuMask& kept) const {
+    const CuMask& home = masks_[plan_.pool.home[worker]];
+    std::uint32_t best = stream;
+    std::uint32_t most = 0;
+    for (std::uint32_t s = 0; s < plan_.pool.streams.size(); ++s) {
+      const std::uint32_t cus = masks_[s].count();
+      if (masks_[s].overlap(kept) > 0 || masks_[s].overlap(home) < home.count() ||
+          masks_[s].overlap(masks_[stream]) < cus || cus <= most)
+        continue;
+      best = s;
+      most = cus;
+    }
+    return best;
   }
 
   Result<void> try_rows(RowStreams rows) {

@@ -12,7 +12,7 @@ namespace eclip::planner {
 
 struct OpenLoopChoiceOptions {
   /// Of each candidate. Another seed than what is measured afterwards.
-  OpenLoopOptions loop{.requests = 50, .seed = 1'000'003};
+  OpenLoopOptions loop{.requests = 40, .seed = 1'000'003};
   /// Sets with less of the time keep their rows.
   double least_share = 0.01;
   /// Sets with at least so much are looked at worker by worker, too.
@@ -26,7 +26,8 @@ Result<double> open_loop_value(const model::GpuDescription& gpu, std::span<const
                                const Plan& plan, const OpenLoopOptions& options);
 
 /// The plan with other rows where they are better by open_loop_value: nobody masked, everybody at
-/// home, the row of all workers, one worker without a mask or at home, always or for single sets.
+/// home, the row of all workers, always or for single sets; one worker without a mask or at home;
+/// a worker's home that nobody else gets while it is idle.
 /// Never worse than `plan` in what it simulates. All workers have rates.
 Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worker> workers,
                          Plan plan, const OpenLoopChoiceOptions& options);

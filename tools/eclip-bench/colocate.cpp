@@ -204,7 +204,7 @@ Result<std::vector<Cell>> run_cells(const PreparedMix& mix, LoadShare load,
   std::vector<Worker> workers = mix.workers;
   for (std::size_t w = 0; w < workers.size() && load != closed_loop; ++w)
     workers[w].requests_per_s = load * 1e6 / mix.info.unmasked_us[w];
-  const auto plan = plan_for(*mix.gpu, workers, options.objective);
+  const auto plan = plan_for(*mix.gpu, workers, options.objective, options.group_us);
   if (!plan) return tl::unexpected(plan.error());
   std::vector<Cell> cells;
   for (const Policy policy : policies) {
@@ -212,7 +212,10 @@ Result<std::vector<Cell>> run_cells(const PreparedMix& mix, LoadShare load,
     CellOfRuns runs(mix, load, policy);
     for (std::uint64_t seed = 1; seed <= options.seeds; ++seed) {
       const RunOptions how{
-          .open_loop = load != closed_loop, .requests = options.requests, .seed = seed};
+          .open_loop = load != closed_loop,
+          .requests = options.requests,
+          .seed = seed,
+          .backlog = policy == Policy::eclip && load != closed_loop ? options.backlog : 0};
       const bool traced = seed == 1 && !options.trace.empty();
       Trace trace(mix.info.profiles);
       auto run = policy == Policy::own_gpu

@@ -28,6 +28,8 @@ struct ColocateOptions {
   std::uint32_t seeds = 3;         ///< 1 .. seeds
   std::uint32_t requests = 60;     ///< of the worker with the fewest, per seed
   planner::Objective objective = planner::Objective::latency;
+  std::uint32_t backlog = 0;    ///< RunOptions::backlog, for ECLIP by active sets
+  double group_us = 500;        ///< least length of groups, alone without a mask
   unsigned jobs = 1;            ///< threads
   std::filesystem::path trace;  ///< of the one cell that there is then; empty: none
 };

@@ -99,7 +99,9 @@ class ColocatedRun {
   std::unique_ptr<Sender> sender(std::size_t worker) {
     switch (sharing_.mechanism) {
       case Mechanism::scheduler:
-        return std::make_unique<ScheduledSender>(shared_, worker, workers_[worker].kernels, plans_);
+        return std::make_unique<ScheduledSender>(
+            shared_, worker, workers_[worker].kernels, plans_,
+            options_.backlog == 0 ? plans_.active : plans_.views[worker]);
       case Mechanism::kernelwise:
         return std::make_unique<KernelwiseSender>(shared_, worker,
                                                   sharing_.stream_of_kernel[worker]);
@@ -226,7 +228,7 @@ class ColocatedRun {
   }
 
   void note_active() {
-    std::uint32_t active = plans_.active.workers.load();
+    std::uint32_t active = options_.backlog == 0 ? plans_.active.workers.load() : share_views();
     if (sharing_.mechanism != Mechanism::scheduler) {
       active = 0;
       for (std::size_t w = 0; w < clients_.size(); ++w)
@@ -248,6 +250,22 @@ class ColocatedRun {
         end_intrusion(client);
       }
     }
+  }
+
+  /// The set of active workers, from each one's own bit; and what each sees of it.
+  std::uint32_t share_views() {
+    std::uint32_t active = 0;
+    std::uint32_t behind = 0;
+    for (std::size_t w = 0; w < clients_.size(); ++w) {
+      active |= plans_.views[w].workers.load() & 1U << w;
+      if (clients_[w].waiting.size() >= options_.backlog) behind |= 1U << w;
+    }
+    for (std::size_t w = 0; w < clients_.size(); ++w) {
+      const std::uint32_t own = 1U << w;
+      const std::uint32_t others = ((behind & own) != 0 ? active & behind : active) & ~own;
+      plans_.views[w].workers = (active & own) | others;
+    }
+    return active;
   }
 
   void find_leftovers(std::size_t worker) {

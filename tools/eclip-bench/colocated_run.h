@@ -32,6 +32,9 @@ struct RunOptions {
   std::uint32_t requests = 60;  ///< of the worker with the fewest
   std::uint32_t warm_up = 2;    ///< closed loop: of each worker, and nothing counts before
   std::uint64_t seed = 1;       ///< of arrivals, of first requests in a closed loop, and of stalls
+  /// An experiment. A worker with so many requests takes the row of those that have as many, too,
+  /// as if the others were idle; 0: never, all see the same set.
+  std::uint32_t backlog = 0;
   double request_overhead_us = 25.5;  ///< host time from a completion to a request that waits
 };
 

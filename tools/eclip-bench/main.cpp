@@ -159,6 +159,13 @@ void add_colocate(CLI::App& app, ColocateCommand& command) {
   add->add_option("--objective", command.objective, "What plans minimise")
       ->check(CLI::IsMember({"latency", "throughput", "energy"}))
       ->capture_default_str();
+  add->add_option("--group-us", options.group_us, "Least length of the groups that plans are for")
+      ->check(CLI::Range(1.0, 1e9))
+      ->capture_default_str();
+  add->add_option("--backlog", options.backlog,
+                  "Experiment: a worker with so many requests heeds only others that have as many; "
+                  "0: never")
+      ->capture_default_str();
   add->add_option("--jobs", options.jobs, "Threads")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -225,8 +225,9 @@ std::optional<Policy> policy_of(std::string_view name) {
 }
 
 Result<Plan> plan_for(const model::GpuDescription& gpu, std::span<const Worker> workers,
-                      planner::Objective objective) {
+                      planner::Objective objective, double group_us) {
   planner::PlannerOptions options;
+  options.group_us = group_us;
   options.search.objective = objective;
   options.judge_by_simulation = true;
   options.keep_up = true;

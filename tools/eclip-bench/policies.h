@@ -28,10 +28,10 @@ const char* name_of(Policy policy);
 std::optional<Policy> policy_of(std::string_view name);
 
 /// The plan that ECLIP's policies follow. Groups are cut as eclipd cuts them, at most
-/// PlanTable::max_groups of a worker.
+/// PlanTable::max_groups of a worker, of at least `group_us` each.
 Result<planner::Plan> plan_for(const model::GpuDescription& gpu,
                                std::span<const planner::Worker> workers,
-                               planner::Objective objective);
+                               planner::Objective objective, double group_us);
 
 /// `plan` is of these workers.
 Sharing sharing_of(Policy policy, const model::GpuDescription& gpu,

@@ -47,11 +47,10 @@ std::uint32_t workgroups_of(const model::Kernel& kernel) {
 // --- by the scheduler
 
 ScheduledSender::ScheduledSender(SharedDevice& shared, std::size_t worker, const Kernels& kernels,
-                                 SharedPlans& plans)
+                                 SharedPlans& plans, ActiveSet& active)
     : kernels_(kernels),
       sink_(shared, worker),
-      scheduler_(sink_, PlanReader(plans.tables[worker], plans.epoch), report_,
-                 &plans.active.workers),
+      scheduler_(sink_, PlanReader(plans.tables[worker], plans.epoch), report_, &active.workers),
       program_(scheduler_.create_program()) {}
 
 void ScheduledSender::start() {

@@ -48,13 +48,15 @@ struct SharedPlans {
   std::array<PlanTables, PlanTable::max_workers> tables;  ///< [worker]
   std::atomic<std::uint64_t> epoch{0};
   ActiveSet active{};
+  /// Where workers do not see the same set (RunOptions::backlog): each its own.
+  std::array<ActiveSet, PlanTable::max_workers> views{};
 };
 
 /// By the scheduler, which follows the worker's table of `plans`.
 class ScheduledSender final : public Sender {
  public:
   ScheduledSender(SharedDevice& shared, std::size_t worker, const Kernels& kernels,
-                  SharedPlans& plans);
+                  SharedPlans& plans, ActiveSet& active);
   void start() override;
   void go_on() override;
   [[nodiscard]] std::uint64_t requests_done() const override;

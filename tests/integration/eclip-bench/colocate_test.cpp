@@ -14,14 +14,17 @@ namespace {
 
 using nlohmann::json;
 
-/// A run that CI can afford: two mixes on two GPUs at two loads, all policies.
+/// Quantiles are interpolated.
+constexpr double rounded = 1 + 1e-9;
+
+/// A run that CI can afford: a mix on two GPUs at two loads, all policies.
 ColocateOptions small_run(unsigned jobs) {
   ColocateOptions options;
   options.data = ECLIP_DATA_DIR;
   for (const char* name : {"mi50", "h100"})
     options.gpus.push_back(
         *model::load_gpu_description(options.data / "gpus" / (std::string(name) + ".toml")));
-  options.mixes = {"v+s@1", "a+x@8"};
+  options.mixes = {"v+s@1"};
   options.loads = {closed_loop, 0.6};
   options.seeds = 2;
   options.requests = 6;
@@ -40,8 +43,8 @@ const Colocation& small_colocation() {
 
 TEST(Colocate, RunsEveryCell) {
   const Colocation& colocation = small_colocation();
-  EXPECT_EQ(colocation.mixes.size(), 4U);
-  EXPECT_EQ(colocation.cells.size(), 4U * 2 * all_policies.size());
+  EXPECT_EQ(colocation.mixes.size(), 2U);
+  EXPECT_EQ(colocation.cells.size(), 2U * 2 * all_policies.size());
   for (const MixInfo& mix : colocation.mixes)
     for (const LoadShare load : {closed_loop, 0.6})
       for (const Policy policy : all_policies)
@@ -58,8 +61,8 @@ TEST(Colocate, ServesEveryRequestInOrder) {
     for (const WorkerFigures& worker : cell.workers) {
       EXPECT_GE(worker.completed, 2U * 6);
       EXPECT_GT(worker.p50_us.median, 0);
-      EXPECT_LE(worker.p50_us.median, worker.p95_us.median);
-      EXPECT_LE(worker.p95_us.median, worker.p99_us.median);
+      EXPECT_LE(worker.p50_us.median, worker.p95_us.median * rounded);
+      EXPECT_LE(worker.p95_us.median, worker.p99_us.median * rounded);
       EXPECT_LE(worker.p95_us.least, worker.p95_us.median);
       EXPECT_LE(worker.p95_us.median, worker.p95_us.most);
       EXPECT_GT(worker.relative_rate.median, 0);
