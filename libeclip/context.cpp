@@ -42,7 +42,7 @@ eclip_context::eclip_context(eclip::UniqueFd socket, std::chrono::milliseconds t
     : control(std::move(socket), timeout) {}
 
 eclip_context::~eclip_context() {
-  scheduler.reset();
+  eclip_scheduler::end(std::move(scheduler));
   // eclipd releases everything of a closed connection, but in its own time; a program that
   // reconnects at once expects its streams to be free.
   const auto deadline = std::chrono::steady_clock::now() + control.timeout();
@@ -71,6 +71,7 @@ eclip::Result<void> eclip_context::introduce(const eclip::Hello& hello) {
                                      sizeof(eclip::WorkerRequest), true);
   if (!request) return eclip::fail(request.error(), "worker request");
   ECLIP_TESTPOINT("regions_mapped");
+  worker = eclip::payload_of<eclip::Welcome>(reply->message).worker;
   regions.emplace(eclip::WelcomeRegions{std::move(*board), std::move(*state), std::move(*request)});
   signals.emplace(this->state());
   auto made = eclip::DispatchRecorder::from_environment(this->board(), this->state(), *signals,
@@ -115,10 +116,10 @@ eclip_lease* eclip_context::adopt(std::unique_ptr<eclip_lease> lease) {
   return leases.back().get();
 }
 
-void eclip_context::release(eclip_lease* lease) {
-  // A failure means that eclipd is gone or will free the lease when the connection closes.
-  static_cast<void>(control.request(eclip::MessageType::lease_release, eclip::Handle{lease->id},
-                                    eclip::MessageType::ok));
+bool eclip_context::release(eclip_lease* lease) {
+  const auto released = control.request(eclip::MessageType::lease_release, eclip::Handle{lease->id},
+                                        eclip::MessageType::ok);
   const std::lock_guard lock(objects_mutex);
   std::erase_if(leases, [lease](const auto& held) { return held.get() == lease; });
+  return released.has_value();
 }

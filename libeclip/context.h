@@ -56,15 +56,21 @@ struct eclip_context {
   /// that needs no system call; while eclipd's heartbeat is stale, which it is not while all is
   /// well, also a look at the socket once in Board::heartbeat_period.
   int check_alive();
+  /// Whether check_alive would fail without another look; two loads.
+  [[nodiscard]] bool is_known_lost() const {
+    return control.gone() || state().fault.load(std::memory_order_relaxed) != 0;
+  }
 
   /// The exclusive ownership of a lease passes to the context.
   eclip_lease* adopt(std::unique_ptr<eclip_lease> lease);
-  /// Tells eclipd and frees the lease.
-  void release(eclip_lease* lease);
+  /// Tells eclipd and frees the lease. False when eclipd did not say yes in time: it is gone, or
+  /// frees the lease when the connection closes.
+  bool release(eclip_lease* lease);
 
   eclip::ControlChannel control;
   std::optional<eclip::WelcomeRegions> regions;
   std::optional<eclip::SignalTable> signals;
+  std::uint64_t worker = 0;  ///< WorkerId
   /// Null, as almost always, when nothing is recorded.
   std::unique_ptr<eclip::DispatchRecorder> recorder;
 
@@ -74,6 +80,11 @@ struct eclip_context {
   std::mutex objects_mutex;  // guards what follows
   std::unordered_map<std::uint32_t, boost::interprocess::mapped_region> host_mappings;
   std::vector<std::unique_ptr<eclip_lease>> leases;
+
+  /// There is a scheduler, or a thread that makes or destroys one: what follows is that thread's.
+  std::atomic<bool> has_scheduler{false};
+  /// Signals of earlier schedulers whose packets still ran.
+  std::vector<std::uint32_t> signals_in_use;
   std::unique_ptr<eclip_scheduler> scheduler;  // last: it uses leases and signals
 };
 

@@ -38,7 +38,7 @@ ControlChannel::ControlChannel(UniqueFd socket, std::chrono::milliseconds timeou
 Result<ReceivedMessage> ControlChannel::request(Message message, MessageType expected,
                                                 std::span<const int> fds,
                                                 std::optional<MessageType> alternative) {
-  if (::getpid() != owner_)
+  if (is_parents())
     return fail(Errc::gone,
                 "this connection to eclipd is the parent process's; connect again after fork()");
   if (gone()) return fail(Errc::gone, "eclipd is gone; its streams and memory went with it");
@@ -63,6 +63,10 @@ Result<ReceivedMessage> ControlChannel::request(Message message, MessageType exp
                     std::to_string(static_cast<unsigned>(reply->message.header.type)) + ", not " +
                     std::to_string(static_cast<unsigned>(expected)));
   return reply;
+}
+
+bool ControlChannel::is_parents() const {
+  return ::getpid() != owner_;
 }
 
 bool ControlChannel::look_for_hangup() {

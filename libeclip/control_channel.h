@@ -32,6 +32,8 @@ class ControlChannel {
     return request(make_message(type, 0, payload), expected, fds, alternative);
   }
 
+  /// Whether this is a child of the process that connected.
+  [[nodiscard]] bool is_parents() const;
   /// For each request.
   [[nodiscard]] std::chrono::milliseconds timeout() const { return timeout_; }
 

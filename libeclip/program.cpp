@@ -1,10 +1,14 @@
 // The scheduler's C ABI: programs, requests, events, and waiting for them.
 #include "libeclip/program.h"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <new>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "ipc/futex.h"
@@ -21,10 +25,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// How soon the thread notices that it is to end, and a waiting thread what no signal tells of: a
+/// How soon the end of eclipd is noticed, which wakes nobody, and what no signal tells of: a
 /// function that runs in another thread, room in a ring.
 constexpr std::chrono::milliseconds longest_sleep{20};
 constexpr std::chrono::milliseconds longest_blind_sleep{1};
+/// Of a thread that is woken when there is something to do.
+constexpr std::chrono::milliseconds longest_idle_sleep{1000};
+/// Of one call: as many events as there are.
+constexpr std::uint32_t most_events_waited_for = eclip::Scheduler::most_events;
+static_assert(most_events_waited_for <= 5 * eclip::Program::capacity);
 constexpr std::chrono::nanoseconds longest_wait = std::chrono::hours(24 * 365);
 
 int result_of(const eclip_scheduler& owner, Enqueued enqueued) {
@@ -45,44 +54,89 @@ int result_of(const eclip_scheduler& owner, Enqueued enqueued) {
   return eclip::report(EIO, "unknown result");
 }
 
+/// Of an operation; 0, or why it will not be done.
 int finish(eclip_program& program, Enqueued enqueued) {
-  if (enqueued == Enqueued::yes) program.owner->wake_thread();
-  return result_of(*program.owner, enqueued);
+  eclip_scheduler& owner = *program.owner;
+  switch (enqueued) {
+    case Enqueued::yes:
+      owner.wake_thread(program);
+      // What waits behind others in the program has not met the end of eclipd itself.
+      return owner.context->is_known_lost() ? owner.context->check_alive() : 0;
+    case Enqueued::full:
+      if (const int failed = owner.context->check_alive(); failed != 0) return failed;
+      return result_of(owner, enqueued);
+    default:
+      return result_of(owner, enqueued);
+  }
+}
+
+Clock::time_point deadline_in(std::uint64_t timeout_ns) {
+  return Clock::now() +
+         std::chrono::nanoseconds(std::min<std::uint64_t>(timeout_ns, longest_wait.count()));
+}
+
+int report_timeout(const eclip_scheduler& owner, const eclip_program* program, const char* what) {
+  std::string text = std::string(what) + " did not complete in time";
+  if (program != nullptr) {
+    SignalUse use = owner.scheduler.awaited(*program->program);
+    if (use.generation == 0) use = owner.scheduler.awaited();
+    text += ": worker " + std::to_string(owner.context->worker) + " waits " +
+            owner.rings.place_of(use, owner.scheduler.stream(*program->program)) +
+            "; see eclipctl stream list";
+  }
+  return eclip::report(ETIMEDOUT, text);
 }
 
 /// Waits until `is_done` after an advance.
 template <class Done>
-int wait_until(eclip_scheduler& owner, const eclip::Program* program, std::uint64_t timeout_ns,
+int wait_until(eclip_scheduler& owner, const eclip_program* program, Clock::time_point deadline,
                const char* what, Done is_done) {
-  const auto deadline = Clock::now() + std::chrono::nanoseconds(std::min<std::uint64_t>(
-                                           timeout_ns, longest_wait.count()));
   while (true) {
     const std::uint32_t seen = owner.changes.load(std::memory_order_acquire);
     owner.scheduler.advance();
     if (is_done()) return 0;
     if (owner.scheduler.is_lost()) return owner.rings.report_loss();
     const std::chrono::nanoseconds left = deadline - Clock::now();
-    if (left <= left.zero())
-      return eclip::report(
-          ETIMEDOUT,
-          std::string(what) + " did not complete in time" +
-              (program == nullptr
-                   ? std::string()
-                   : ": it waits on stream " + std::to_string(owner.scheduler.stream(*program)) +
-                         "; eclipctl stream list tells for which packet"));
-    SignalUse use = program == nullptr ? SignalUse{0, 0} : owner.scheduler.awaited(*program);
-    if (use.generation == 0) use = owner.scheduler.awaited();
-    if (use.generation == 0) {
-      eclip::futex_wait(owner.changes, seen,
-                        std::min<std::chrono::nanoseconds>(left, longest_blind_sleep));
-      if (const int failed = owner.context->check_alive(); failed != 0) return failed;
-      continue;
-    }
-    const auto slice = std::min<std::chrono::nanoseconds>(left, longest_sleep);
-    const int waited =
-        eclip::wait_for(owner.context, use, static_cast<std::uint64_t>(slice.count()));
-    if (waited == -EPROTO || waited == -ECONNRESET) return waited;
+    if (left <= left.zero()) return report_timeout(owner, program, what);
+    const eclip_scheduler::Awaited awaited = owner.awaited();
+    const bool told = program != nullptr && (awaited.programs & 1U << program->number) != 0;
+    const std::chrono::nanoseconds slice = told ? longest_sleep : longest_blind_sleep;
+    if (const int failed = eclip::wait_for_any(*owner.context, {awaited.uses.data(), awaited.count},
+                                               owner.changes, seen, std::min(left, slice));
+        failed != 0)
+      return failed;
   }
+}
+
+/// Leaves nothing behind when it fails.
+int make_scheduler(eclip_context& context, const eclip_scheduler_options& options,
+                   std::unique_ptr<eclip_scheduler>& scheduler) {
+  eclip::ScheduledRings::Grant grant;
+  if (const int failed = eclip::ScheduledRings::acquire(
+          context, static_cast<eclip::LatencyClass>(options.latency_class), grant);
+      failed != 0)
+    return failed;
+  auto made = std::make_unique<eclip_scheduler>(context, std::move(grant));
+  std::string missing;
+  if (!made->rings.has_signals()) {
+    missing = "a scheduler needs " + std::to_string(eclip::PacketSink::signal_count) +
+              " signals; the connection has not so many left";
+  } else if ((options.flags & ECLIP_SCHEDULER_THREAD) != 0) {
+    try {
+      made->start_thread();
+    } catch (const std::system_error& error) {
+      missing = std::string("no thread for the scheduler: ") + error.what();
+    }
+  }
+  if (missing.empty()) {
+    scheduler = std::move(made);
+    return 0;
+  }
+  const int result = made->rings.has_signals() ? EAGAIN : ENOSPC;
+  const eclip::ScheduledRings::Grant granted = std::move(made->grant);
+  made.reset();
+  eclip::ScheduledRings::give_back(context, granted);
+  return eclip::report(result, missing);
 }
 
 int create_scheduler(eclip_context* context, const eclip_scheduler_options* given,
@@ -96,37 +150,38 @@ int create_scheduler(eclip_context* context, const eclip_scheduler_options* give
   if ((options.flags & ~ECLIP_SCHEDULER_THREAD) != 0 || options.reserved != 0 ||
       options.latency_class > ECLIP_CLASS_LATENCY)
     return eclip::report(EINVAL, "unknown flags or latency class of a scheduler");
-  if (context->scheduler)
+  if (context->has_scheduler.exchange(true))
     return eclip::report(EALREADY, "the connection has a scheduler; use or destroy that one");
-  eclip::ScheduledRings::Grant grant;
-  if (const int failed = eclip::ScheduledRings::acquire(
-          *context, static_cast<eclip::LatencyClass>(options.latency_class), grant);
-      failed != 0)
-    return failed;
-  auto made = std::make_unique<eclip_scheduler>(*context, std::move(grant));
-  if (!made->rings.has_signals())
-    return eclip::report(ENOSPC, "a scheduler needs " +
-                                     std::to_string(eclip::PacketSink::signal_count) +
-                                     " signals; the connection has not so many left");
-  if ((options.flags & ECLIP_SCHEDULER_THREAD) != 0) made->start_thread();
-  context->scheduler = std::move(made);
+  const int result =
+      eclip::guarded([&] { return make_scheduler(*context, options, context->scheduler); });
   *scheduler = context->scheduler.get();
-  return 0;
+  if (result != 0) context->has_scheduler.store(false);
+  return result;
 }
 
 int create_program(eclip_scheduler* scheduler, eclip_program** program) {
   if (scheduler == nullptr || program == nullptr)
     return eclip::report(EINVAL, "the scheduler or the place for the program is NULL");
   const std::lock_guard lock(scheduler->mutex);
-  eclip::Program* made = scheduler->scheduler.create_program();
-  if (made == nullptr)
+  const std::uint32_t number = scheduler->program_count.load(std::memory_order_relaxed);
+  // Events and programs cannot be given back: both or none.
+  if (number == scheduler->programs.size())
     return eclip::report(ENOSPC, "a scheduler has at most " +
                                      std::to_string(eclip::Scheduler::most_programs) + " programs");
   const auto end = scheduler->scheduler.create_event();
   if (!end) return eclip::report(ENOSPC, "the scheduler has no event left for the program");
-  *program = &scheduler->programs[scheduler->program_count++];
-  **program = {.owner = scheduler, .program = made, .end = *end};
+  scheduler->programs[number] = {.owner = scheduler,
+                                 .program = scheduler->scheduler.create_program(),
+                                 .number = number,
+                                 .end = *end};
+  scheduler->program_count.store(number + 1, std::memory_order_release);
+  *program = &scheduler->programs[number];
   return 0;
+}
+
+int report_no_request(std::uint64_t request) {
+  return eclip::report(EINVAL,
+                       "the program has not begun a request " + std::to_string(request) + " yet");
 }
 
 int dispatch(eclip_program& program, const eclip_dispatch* given) {
@@ -152,6 +207,9 @@ int pin(eclip_program& program, std::uint32_t reason) {
 
 int wait_events(eclip_program& program, const eclip_event* events, std::uint32_t count) {
   if (events == nullptr && count > 0) return eclip::report(EINVAL, "the events are NULL");
+  if (count > most_events_waited_for)
+    return eclip::report(EINVAL, "a program waits for at most " +
+                                     std::to_string(most_events_waited_for) + " events at once");
   std::vector<eclip::EventUse> uses;
   uses.reserve(count);
   for (std::uint32_t i = 0; i < count; ++i) uses.push_back({events[i].event, events[i].recording});
@@ -179,6 +237,43 @@ int copy(eclip_program& program, void* to, const void* from, std::uint64_t bytes
     owner.copies.erase(made->self);
   }
   return finish(program, enqueued);
+}
+
+int wait_for_request(eclip_program& each, std::uint64_t request, std::uint64_t timeout_ns) {
+  const eclip::Scheduler& scheduler = each.owner->scheduler;
+  if (request > scheduler.requests_begun(*each.program)) return report_no_request(request);
+  return wait_until(*each.owner, &each, deadline_in(timeout_ns), "the request",
+                    [&] { return scheduler.requests_done(*each.program) >= request; });
+}
+
+int test_request(eclip_program& each, std::uint64_t request) {
+  eclip_scheduler& owner = *each.owner;
+  if (request > owner.scheduler.requests_begun(*each.program)) return report_no_request(request);
+  owner.scheduler.advance();
+  if (owner.scheduler.requests_done(*each.program) >= request) return 1;
+  if (owner.scheduler.is_lost()) return owner.rings.report_loss();
+  return owner.context->check_alive();
+}
+
+int wait_for_program(eclip_program& each, std::uint64_t timeout_ns) {
+  eclip::Scheduler& scheduler = each.owner->scheduler;
+  const auto deadline = deadline_in(timeout_ns);
+  // What follows a recording waits for all before it; so does this thread. A wait that goes on
+  // after a timeout needs no other one.
+  if (each.ended.recording == 0 || scheduler.operations(*each.program) != each.ended_at) {
+    Enqueued recorded = Enqueued::full;
+    const auto is_in = [&] {
+      recorded = scheduler.record(*each.program, each.end, &each.ended);
+      return recorded != Enqueued::full;
+    };
+    if (const int failed = wait_until(*each.owner, &each, deadline, "the program", is_in);
+        failed != 0)
+      return failed;
+    if (const int failed = finish(each, recorded); failed != 0) return failed;
+    each.ended_at = scheduler.operations(*each.program);
+  }
+  return wait_until(*each.owner, &each, deadline, "the program",
+                    [&] { return scheduler.is_complete(each.ended); });
 }
 
 template <class Body>
@@ -215,35 +310,78 @@ eclip_scheduler::~eclip_scheduler() {
   if (thread.joinable()) thread.join();
 }
 
-void eclip_scheduler::start_thread() {
-  thread = std::thread([this] { run_thread(); });
+void eclip_scheduler::end(std::unique_ptr<eclip_scheduler> scheduler) {
+  // Neither its thread nor its worker's bit in the active set are the child's.
+  if (scheduler && scheduler->context->control.is_parents()) static_cast<void>(scheduler.release());
 }
 
-void eclip_scheduler::wake_thread() {
+void eclip_scheduler::start_thread() {
+  // Signals are for the program's own threads.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    thread = std::thread([this] { run_thread(); });
+  } catch (...) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void eclip_scheduler::wake_thread(const eclip_program& program) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (thread_asleep.load(std::memory_order_relaxed) == 0) return;
+  const std::uint32_t state = thread_state.load(std::memory_order_relaxed);
+  if (state == 0 || (state & 1U << program.number) != 0 || thread_state.exchange(0) == 0) return;
   changes.fetch_add(1);
   eclip::futex_wake_all(changes);
 }
 
-void eclip_scheduler::run_thread() {
-  while (!stopping.load()) {
-    // The flag first, then a look: who puts an operation in looks at the flag afterwards.
-    const std::uint32_t seen = changes.load(std::memory_order_acquire);
-    thread_asleep.store(1);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    scheduler.advance();
-    const SignalUse use = scheduler.awaited();
-    if (use.generation != 0) {
-      thread_asleep.store(0);
-      static_cast<void>(eclip::wait_for(
-          context, use,
-          static_cast<std::uint64_t>(std::chrono::nanoseconds(longest_sleep).count())));
-    } else {
-      eclip::futex_wait(changes, seen, std::chrono::nanoseconds(longest_sleep));
-      thread_asleep.store(0);
-    }
+eclip_scheduler::Awaited eclip_scheduler::awaited() const {
+  Awaited found;
+  const std::uint32_t count = program_count.load(std::memory_order_acquire);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const SignalUse use = scheduler.awaited(*programs[i].program);
+    if (use.generation == 0) continue;
+    found.uses[found.count++] = use;
+    found.programs |= 1U << i;
   }
+  return found;
+}
+
+bool eclip_scheduler::all_gone() const {
+  const std::uint32_t count = program_count.load(std::memory_order_acquire);
+  return std::all_of(programs.begin(), programs.begin() + count,
+                     [&](const eclip_program& each) { return scheduler.all_gone(*each.program); });
+}
+
+/// False: there is nothing more to do, ever.
+bool eclip_scheduler::run_thread_once() {
+  // The state first, then a look: who puts an operation in looks at the state afterwards.
+  const std::uint32_t seen = changes.load(std::memory_order_acquire);
+  thread_state.store(asleep);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  scheduler.advance();
+  if (scheduler.is_lost()) return false;
+  const Awaited waits = awaited();
+  // What a program waits for, its completion tells: its operations need not wake this thread.
+  thread_state.store(asleep | waits.programs);
+  return eclip::wait_for_any(*context, {waits.uses.data(), waits.count}, changes, seen,
+                             waits.count == 0 && all_gone() ? longest_idle_sleep : longest_sleep) ==
+         0;
+}
+
+void eclip_scheduler::run_thread() {
+  ::pthread_setname_np(::pthread_self(), "eclip");
+  const auto run = [&] {
+    while (!stopping.load() && run_thread_once()) {
+    }
+    return 0;
+  };
+  static_cast<void>(eclip::guarded(run));
+  // Without eclipd there is nothing to do: who waits finds out, and nobody wakes this thread.
+  thread_state.store(0);
 }
 
 void eclip_scheduler::carry_out(void* copy) {
@@ -263,12 +401,11 @@ void eclip_scheduler_destroy(eclip_scheduler* scheduler) {
   if (scheduler == nullptr) return;
   static_cast<void>(eclip::guarded([&] {
     eclip_context& context = *scheduler->context;
-    const auto leases = scheduler->grant.leases;
-    context.scheduler.reset();
-    // What is not given back now goes with the connection.
-    const auto deadline = Clock::now() + context.control.timeout();
-    for (eclip_lease* lease : leases)
-      if (lease != nullptr && Clock::now() < deadline) context.release(lease);
+    eclip::ScheduledRings::Grant granted;
+    granted.leases = scheduler->grant.leases;
+    eclip_scheduler::end(std::move(context.scheduler));
+    eclip::ScheduledRings::give_back(context, granted);
+    context.has_scheduler.store(false);
     return 0;
   }));
 }
@@ -279,6 +416,7 @@ int eclip_program_create(eclip_scheduler* scheduler, eclip_program** program) {
 
 int eclip_request_begin(eclip_program* program, uint64_t deadline_ns) {
   return with(program, [&](eclip_program& each) {
+    if (const int failed = each.owner->context->check_alive(); failed != 0) return failed;
     return finish(each, each.owner->scheduler.begin_request(*each.program, deadline_ns));
   });
 }
@@ -348,7 +486,8 @@ int eclip_scheduler_advance(eclip_scheduler* scheduler) {
   return eclip::guarded([&] {
     if (scheduler == nullptr) return eclip::report(EINVAL, "the scheduler is NULL");
     scheduler->scheduler.advance();
-    return scheduler->scheduler.is_lost() ? scheduler->rings.report_loss() : 0;
+    return scheduler->scheduler.is_lost() ? scheduler->rings.report_loss()
+                                          : scheduler->context->check_alive();
   });
 }
 
@@ -361,39 +500,21 @@ int eclip_scheduler_waiting(eclip_scheduler* scheduler, uint32_t requests) {
 }
 
 int eclip_request_test(eclip_program* program, uint64_t request) {
-  return with(program, [&](eclip_program& each) {
-    eclip_scheduler& owner = *each.owner;
-    owner.scheduler.advance();
-    if (owner.scheduler.requests_done(*each.program) >= request) return 1;
-    if (owner.scheduler.is_lost()) return owner.rings.report_loss();
-    return owner.context->check_alive();
-  });
+  return with(program, [&](eclip_program& each) { return test_request(each, request); });
 }
 
 int eclip_request_wait(eclip_program* program, uint64_t request, uint64_t timeout_ns) {
-  return with(program, [&](eclip_program& each) {
-    const eclip::Scheduler& scheduler = each.owner->scheduler;
-    return wait_until(*each.owner, each.program, timeout_ns, "the request",
-                      [&] { return scheduler.requests_done(*each.program) >= request; });
-  });
+  return with(program,
+              [&](eclip_program& each) { return wait_for_request(each, request, timeout_ns); });
 }
 
 int eclip_program_wait(eclip_program* program, uint64_t timeout_ns) {
-  return with(program, [&](eclip_program& each) {
-    eclip::Scheduler& scheduler = each.owner->scheduler;
-    // What follows a recording waits for all before it; so does this thread.
-    eclip::EventUse use{};
-    if (const int failed = finish(each, scheduler.record(*each.program, each.end, &use));
-        failed != 0)
-      return failed;
-    return wait_until(*each.owner, each.program, timeout_ns, "the program",
-                      [&] { return scheduler.is_complete(use); });
-  });
+  return with(program, [&](eclip_program& each) { return wait_for_program(each, timeout_ns); });
 }
 
 int eclip_program_wait_room(eclip_program* program, uint64_t timeout_ns) {
   return with(program, [&](eclip_program& each) {
-    return wait_until(*each.owner, each.program, timeout_ns, "an operation before this one",
+    return wait_until(*each.owner, &each, deadline_in(timeout_ns), "an operation before this one",
                       [&] { return each.owner->scheduler.has_room(*each.program); });
   });
 }
@@ -401,7 +522,10 @@ int eclip_program_wait_room(eclip_program* program, uint64_t timeout_ns) {
 int eclip_event_wait(eclip_scheduler* scheduler, struct eclip_event event, uint64_t timeout_ns) {
   return eclip::guarded([&] {
     if (scheduler == nullptr) return eclip::report(EINVAL, "the scheduler is NULL");
-    return wait_until(*scheduler, nullptr, timeout_ns, "the event", [&] {
+    if (event.recording != 0 && !scheduler->scheduler.has_event(event.event))
+      return eclip::report(EINVAL,
+                           "event " + std::to_string(event.event) + " has not been created");
+    return wait_until(*scheduler, nullptr, deadline_in(timeout_ns), "the event", [&] {
       return scheduler->scheduler.is_complete({event.event, event.recording});
     });
   });

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "ipc/region.h"
@@ -22,6 +24,9 @@ class ScheduledRings final : public PacketSink {
   /// Asks eclipd for the scheduled leases; with $ECLIP_CUS, for one ordinary lease, stream 0.
   /// 0, or as eclip_lease_acquire, reported.
   static int acquire(eclip_context& context, LatencyClass latency_class, Grant& grant);
+  /// Gives the leases back; what eclipd does not take within a request's time goes with the
+  /// connection.
+  static void give_back(eclip_context& context, const Grant& grant);
 
   /// Reserves the scheduler's signals. The context must outlive this.
   ScheduledRings(eclip_context& context,
@@ -36,14 +41,14 @@ class ScheduledRings final : public PacketSink {
   /// Why nothing more is done, reported for the calling thread: -EPROTO, -ECONNRESET, -ESTALE or
   /// -ECANCELED.
   int report_loss() const;
+  /// "on stream 3", and for which packet: where the use's packet is, any thread.
+  [[nodiscard]] std::string place_of(SignalUse use, std::uint32_t stream) const;
 
   [[nodiscard]] bool has_stream(std::uint32_t stream) const override {
     return stream < leases_.size() && leases_[stream] != nullptr;
   }
   Pushed push(std::uint32_t stream, const LeasePacket& packet) override;
-  std::optional<SignalUse> begin_use(std::uint32_t signal) override {
-    return context_->signals->begin_use(signals_[signal]);
-  }
+  std::optional<SignalUse> begin_use(std::uint32_t signal) override;
   /// push() has done it.
   void cancel_use(SignalUse) override {}
   [[nodiscard]] bool is_complete(SignalUse use) const override {
@@ -58,6 +63,9 @@ class ScheduledRings final : public PacketSink {
   eclip_context* context_;
   std::array<eclip_lease*, PlanTable::max_streams> leases_;
   std::vector<std::uint32_t> signals_;
+  /// Of each signal's last packet: the stream and, below, its number in the stream's lease.
+  std::array<std::atomic<std::uint64_t>, WorkerState::signal_count> packets_{};
+  bool dropped_ = false;  // a packet, with its lease; of whoever pushes
 };
 
 }  // namespace eclip

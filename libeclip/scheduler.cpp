@@ -63,6 +63,7 @@ Scheduler::Scheduler(PacketSink& sink, PlanReader plan, SchedulerReport& report,
 Scheduler::~Scheduler() {
   const std::uint32_t bit = seat_bit_.load();
   if (active_set_ != nullptr && bit != 0) active_set_->fetch_and(~bit);
+  report_.deadline_ns.store(0, std::memory_order_relaxed);
 }
 
 Program* Scheduler::create_program() {
@@ -220,11 +221,7 @@ bool Scheduler::is_complete(EventUse use) {
   const std::uint32_t submitted = event.submitted.load(std::memory_order_acquire);
   if (static_cast<std::int32_t>(submitted - use.recording) < 0) return false;
   // A later recording stands for the earlier ones: see record_event.
-  const SignalUse signal = unpack(event.use.load(std::memory_order_acquire));
-  if (!sink_.is_complete(signal)) return false;
-  if (!sink_.is_dropped(signal)) return true;
-  lost_.store(true, std::memory_order_release);
-  return false;
+  return has_run(unpack(event.use.load(std::memory_order_acquire)));
 }
 
 std::uint32_t Scheduler::active_others() const {
@@ -596,12 +593,13 @@ bool Scheduler::send_dependencies(Program& program) {
   auto* const begin = program.dependencies.data();
   bool same_stream = false;
   auto* end = std::remove_if(begin, begin + program.dependency_count, [&](const auto& dependency) {
-    if (sink_.is_complete(dependency.use)) return true;
+    if (has_run(dependency.use)) return true;
     if (dependency.stream != program.stream) return false;
     same_stream = true;
     return true;
   });
   program.dependency_count = static_cast<std::uint32_t>(end - begin);
+  if (is_lost()) return false;
   if (same_stream) {
     program.outstanding = true;
     program.last = {0, 0};
@@ -671,8 +669,7 @@ bool Scheduler::add_dependencies(Program& program, const Operation& operation) {
     if (operation.events[i].recording == 0) continue;
     const Event& event = *events_[operation.events[i].event];
     const SignalUse use = unpack(event.use.load(std::memory_order_relaxed));
-    if (!sink_.is_complete(use))
-      program.dependencies[program.dependency_count++] = {use, event.stream};
+    if (!has_run(use)) program.dependencies[program.dependency_count++] = {use, event.stream};
   }
   return true;
 }
@@ -684,7 +681,7 @@ bool Scheduler::record_event(Program& program, const Operation& operation) {
     return false;
   if (event.program != &program) {
     const SignalUse before = unpack(event.use.load(std::memory_order_relaxed));
-    if (!sink_.is_complete(before)) {
+    if (!has_run(before)) {
       if (program.dependency_count == Program::most_dependencies && !send_dependencies(program))
         return false;
       program.dependencies[program.dependency_count++] = {before, event.stream};
@@ -705,11 +702,8 @@ bool Scheduler::be_ready_to_call(Program& program) {
     case Program::CallState::none:
       if (program.dependency_count > 0 && !send_dependencies(program)) return false;
       if (!mark_last(program, false)) return false;
-      if (program.outstanding && !sink_.is_complete(program.last)) return false;
-      if (program.outstanding && sink_.is_dropped(program.last))
-        lost_.store(true, std::memory_order_release);
-      else
-        program.call_state.store(Program::CallState::ready, std::memory_order_release);
+      if (program.outstanding && !has_run(program.last)) return false;
+      program.call_state.store(Program::CallState::ready, std::memory_order_release);
       return false;
     case Program::CallState::done:
       program.call_state.store(Program::CallState::none, std::memory_order_release);
@@ -749,10 +743,18 @@ bool Scheduler::change_pin(Program& program, std::optional<BypassReason> pin) {
 // --- completions
 // ----------------------------------------------------------------------------------
 
+/// Whether the packet of a use has completed. One that was dropped has not: what comes after it, on
+/// whatever stream, must not go, and nothing more counts as done.
+bool Scheduler::has_run(SignalUse use) {
+  if (!sink_.is_complete(use)) return false;
+  if (!sink_.is_dropped(use)) return true;
+  lost_.store(true, std::memory_order_release);
+  return false;
+}
+
 void Scheduler::collect(Program& program) {
   std::uint32_t complete = 0;
-  while (complete < program.under_way_count &&
-         sink_.is_complete(program.under_way[complete].last)) {
+  while (complete < program.under_way_count && has_run(program.under_way[complete].last)) {
     observe(program.under_way[complete], program);
     ++complete;
   }
@@ -761,16 +763,12 @@ void Scheduler::collect(Program& program) {
               program.under_way.begin() + program.under_way_count, program.under_way.begin());
     program.under_way_count -= complete;
   }
-  if (program.outstanding && program.last.generation != 0 && sink_.is_complete(program.last))
+  if (program.outstanding && program.last.generation != 0 && has_run(program.last))
     program.outstanding = false;
   while (program.first_request != program.end_request) {
     const Program::Request& request =
         program.requests[program.first_request % Program::most_requests];
-    if (!request.ended || !sink_.is_complete(request.last)) break;
-    if (sink_.is_dropped(request.last)) {
-      lost_.store(true, std::memory_order_release);
-      break;
-    }
+    if (!request.ended || !has_run(request.last)) break;
     ++program.first_request;
     request_completed(program);
   }

@@ -240,6 +240,14 @@ class Scheduler {
   }
   /// Requests begun so far: the thread that puts operations in.
   [[nodiscard]] std::uint64_t requests_begun(const Program& program) const { return program.begun; }
+  /// Operations put in so far: the thread that puts them in.
+  [[nodiscard]] std::uint64_t operations(const Program& program) const {
+    return program.enqueued.load(std::memory_order_relaxed);
+  }
+  /// Whether there is such an event.
+  [[nodiscard]] bool has_event(std::uint32_t event) const {
+    return event < event_count_.load(std::memory_order_acquire);
+  }
   /// Whether all operations have gone (their packets may still run).
   [[nodiscard]] bool all_gone(const Program& program) const {
     return program.gone.load(std::memory_order_acquire) ==
@@ -307,6 +315,7 @@ class Scheduler {
   bool mark_last(Program& program, bool ends_group);
   std::optional<SignalUse> take_signal();
   bool push(Program& program, const LeasePacket& packet);
+  bool has_run(SignalUse use);
   void collect(Program& program);
   void observe(const Program::Group& group, Program& program);
   void publish(Program& program);

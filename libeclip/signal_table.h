@@ -51,6 +51,10 @@ class SignalTable {
   [[nodiscard]] bool is_cancelled(SignalUse use) const;
   /// Whether such a use was ever begun; true for generation 0.
   [[nodiscard]] bool was_begun(SignalUse use) const;
+  /// The use begun last; generation 0: none ever.
+  [[nodiscard]] SignalUse last_use(std::uint32_t signal) const {
+    return {signal, entries_[signal].begun.load(std::memory_order_acquire)};
+  }
   /// Whether no later use of its signal was begun.
   [[nodiscard]] bool is_last(SignalUse use) const {
     return entries_[use.signal].begun.load(std::memory_order_acquire) == use.generation;

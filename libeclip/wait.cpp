@@ -1,6 +1,8 @@
 // Completion: signals, waiting for them, and the times that the GPU left in them.
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <optional>
 
 #include "ipc/clock_ticks.h"
 #include "ipc/futex.h"
@@ -19,6 +21,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::microseconds spin_time{20};
 /// How soon the end of eclipd is noticed, which wakes nobody.
 constexpr std::chrono::milliseconds longest_sleep{25};
+/// Between two looks at several signals, where the kernel cannot wait for more than one.
+constexpr std::chrono::microseconds sleep_between_looks{500};
 /// Stands for "no limit"; far from where adding it to a time point overflows.
 constexpr std::chrono::nanoseconds longest_wait = std::chrono::hours(24 * 365);
 
@@ -93,6 +97,45 @@ int wait_for(eclip_context* context, SignalUse use, std::uint64_t timeout_ns) {
     if (context->signals->is_complete(use)) return outcome(*context, use);
     context->control.look_for_hangup();
   }
+}
+
+int wait_for_any(eclip_context& context, std::span<const SignalUse> uses,
+                 const std::atomic<std::uint32_t>& word, std::uint32_t seen,
+                 std::chrono::nanoseconds timeout) {
+  uses = uses.first(std::min(uses.size(), most_uses));
+  const auto is_over = [&] {
+    return word.load(std::memory_order_acquire) != seen ||
+           std::any_of(uses.begin(), uses.end(),
+                       [&](SignalUse use) { return context.signals->is_complete(use); });
+  };
+  if (!uses.empty()) {
+    const auto until = Clock::now() + std::min<std::chrono::nanoseconds>(spin_time, timeout);
+    do {
+      if (is_over()) return 0;
+      pause_processor();
+    } while (Clock::now() < until);
+  }
+  std::array<std::optional<Waiter>, most_uses> waiters;
+  std::array<FutexExpectation, most_uses + 1> words;
+  words[0] = {.word = &word, .expected = seen};
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    waiters[i].emplace(context, uses[i].signal);
+    // Read before the looks below: see wait_for.
+    const auto& wakes = context.state().signals[uses[i].signal].wakes;
+    words[i + 1] = {.word = &wakes, .expected = wakes.load(std::memory_order_acquire)};
+  }
+  if (is_over()) return 0;
+  if (const int failed = context.check_alive(); failed != 0) return failed;
+  if (uses.empty()) {
+    futex_wait(word, seen, timeout);
+  } else if (!futex_wait_any({words.data(), uses.size() + 1}, timeout)) {
+    const FutexExpectation& first = words[1];
+    futex_wait(*first.word, first.expected,
+               std::min<std::chrono::nanoseconds>(sleep_between_looks, timeout));
+  }
+  if (is_over()) return 0;
+  if (!uses.empty()) context.control.look_for_hangup();
+  return context.check_alive();
 }
 
 namespace {

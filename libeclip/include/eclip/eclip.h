@@ -2,8 +2,8 @@
  *
  * C99 and C++. Functions that can fail return 0 or -errno; what went wrong, in words, is at
  * eclip_last_error(). None aborts, throws, or blocks without limit: a call that asks
- * eclipd for something takes at most the connection's timeout, eclip_connect() and
- * eclip_disconnect() at most twice that.
+ * eclipd for something takes at most the connection's timeout, eclip_connect(),
+ * eclip_disconnect() and eclip_scheduler_destroy() at most twice that.
  *
  * Without eclipd, eclip_connect() returns -ENOTCONN and says so once; the program then runs as it
  * would without ECLIP.
@@ -389,17 +389,20 @@ struct eclip_event {
   uint32_t event;
   uint32_t recording; /* 0: none, has come */
 };
-/* Makes an event of the scheduler, which lives as long as it. -ENOSPC: 1024 exist. */
+/* Makes an event of the scheduler, which lives as long as it. -ENOSPC: 1024 exist; each program
+ * has one, too. One thread at a time records an event. */
 ECLIP_API int eclip_event_create(eclip_scheduler* scheduler, uint32_t* event);
 /* `recorded`, which may be NULL, names this recording. */
 ECLIP_API int eclip_event_record(eclip_program* program, uint32_t event,
                                  struct eclip_event* recorded);
-/* What follows in the program waits for these recordings, of any program of the scheduler. */
+/* What follows in the program waits for these recordings, at most 1024, of any program of the
+ * scheduler. */
 ECLIP_API int eclip_program_wait_events(eclip_program* program, const struct eclip_event* events,
                                         uint32_t count);
 
 /* Calls the function when all before has completed; what follows waits for its return. It runs in a
- * thread that is in a call on this scheduler, or the scheduler's own, and must not wait for it. */
+ * thread that is in a call on this scheduler, or the scheduler's own, and must neither wait for it
+ * nor destroy it, nor throw. */
 ECLIP_API int eclip_program_call(eclip_program* program, void (*function)(void*), void* argument);
 /* The same for a copy between host addresses (eclip_memory.host, or the program's own memory),
  * which must stay until it has been done. -ENOMEM. */
@@ -409,7 +412,8 @@ ECLIP_API int eclip_program_copy(eclip_program* program, void* to, const void* f
 /* After -EAGAIN: waits, timeout_ns in host time, until another operation may be put in. */
 ECLIP_API int eclip_program_wait_room(eclip_program* program, uint64_t timeout_ns);
 
-/* Moves all programs on; never blocks. For programs that do other things meanwhile. */
+/* Moves all programs on; never blocks. For programs that do other things meanwhile. 0, or why
+ * nothing more is done, as of the waits below. */
 ECLIP_API int eclip_scheduler_advance(eclip_scheduler* scheduler);
 /* Requests that wait in the caller's own queue: with any, the worker counts as active. One thread
  * at a time. */
@@ -417,8 +421,9 @@ ECLIP_API int eclip_scheduler_waiting(eclip_scheduler* scheduler, uint32_t reque
 
 /* Waits, timeout_ns in host time, until the program's requests up to that number have completed; 1
  * from eclip_request_test when they have, else 0.
- *   -ETIMEDOUT, -ECANCELED (a lease ended: it was not done), and as above; eclip_last_error() of
- *   -ETIMEDOUT names worker, stream and packet that it waits for */
+ *   -ETIMEDOUT, -ECANCELED (a lease ended: it was not done), -EINVAL (no such request was begun),
+ *   and as above; eclip_last_error() of -ETIMEDOUT names worker, stream and packet that it waits
+ *   for */
 ECLIP_API int eclip_request_wait(eclip_program* program, uint64_t request, uint64_t timeout_ns);
 ECLIP_API int eclip_request_test(eclip_program* program, uint64_t request);
 /* The same for all that is in the program. */

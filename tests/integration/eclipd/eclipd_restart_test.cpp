@@ -74,6 +74,30 @@ TEST_F(EclipdRestart, WorkersUnderLoadNoticeItsEndGoOnAndAttachAgainWithRightRes
   EXPECT_TRUE(all_streams_become_free());
 }
 
+TEST_F(EclipdRestart, ScheduledWorkersGoOnAndAttachAgainWithRightResults) {
+  constexpr int rounds = 2;
+  start();
+  std::vector<std::unique_ptr<ChildProcess>> workers;
+  for (const char* name : {"first", "second"})
+    workers.push_back(replay({"--reattach", "--mix", "--streams", "plan", "--requests", "1000000",
+                              "--name", name, "--timeout-s", "20"}));
+  for (int round = 0; round < rounds; ++round) {
+    ASSERT_TRUE(is_running("first", 400) && is_running("second", 400));
+    kill_daemon();
+    start();
+  }
+  ASSERT_TRUE(is_running("first", 400) && is_running("second", 400));
+  for (auto& worker : workers) {
+    ::kill(worker->pid(), SIGTERM);
+    ASSERT_EQ(worker->wait(), 0) << worker->errors();
+    const auto report = nlohmann::json::parse(worker->output());
+    EXPECT_TRUE(report.at("mix").at("matches")) << "an acknowledged request's result was lost";
+    EXPECT_EQ(report.at("session").at("reattachments"), rounds);
+    EXPECT_GT(report.at("scheduler").at("scheduled"), 0);
+  }
+  EXPECT_TRUE(all_streams_become_free());
+}
+
 TEST_F(EclipdRestart, AWorkerThatOnlySubmitsNoticesItsEnd) {
   start();
   Connection connection;

@@ -79,6 +79,45 @@ void forbid_system_calls() {
   ::_exit(kernel.value() == kernel.expected() ? 0 : 1);
 }
 
+/// The same of a scheduled worker, after some requests: it begins, dispatches, ends and polls.
+[[noreturn]] void be_scheduled_without_system_calls() {
+  constexpr int requests = 60;
+  eclip_connect_options options{};
+  options.struct_size = sizeof options;
+  options.profile = "alexnet-b8";
+  Connection connection(&options);
+  MixKernel kernel(connection, 200);
+  const auto workgroups = workgroups_of(options.profile);
+  // The test's own connection has a part in the plan, too.
+  if (!eventually([&] { return connection.plan(3, 0).has_value(); })) ::_exit(52);
+  eclip_scheduler* scheduler = nullptr;
+  eclip_program* program = nullptr;
+  if (eclip_scheduler_create(connection.get(), nullptr, &scheduler) != 0) ::_exit(53);
+  if (eclip_program_create(scheduler, &program) != 0) ::_exit(54);
+  const auto run_request = [&] {
+    std::uint64_t request = 0;
+    int result = eclip_request_begin(program, 0);
+    for (std::uint32_t i = 0; i < workgroups.size() && result == 0; ++i) {
+      eclip_dispatch dispatch = kernel.next(i, 0, 0);
+      dispatch.grid_size[0] = workgroups[i];
+      dispatch.struct_size = sizeof dispatch;
+      result = eclip_program_dispatch(program, &dispatch);
+    }
+    if (result == 0) result = eclip_request_end(program, &request);
+    while (result == 0) result = eclip_request_test(program, request);
+    return result == 1;
+  };
+  bool right = true;
+  for (int i = 0; i < 5; ++i) right = run_request() && right;
+  forbid_system_calls();
+  for (int i = 0; i < requests; ++i) right = run_request() && right;
+  right = right && kernel.value() == kernel.expected();
+  eclip_scheduler_state state{};
+  state.struct_size = sizeof state;
+  right = right && eclip_scheduler_describe(scheduler, &state) == 0 && state.bypassed == 0;
+  ::_exit(right ? 0 : 1);
+}
+
 /// KFD ioctls of all processes so far, as the simulated driver counts them.
 std::uint64_t kfd_ioctls(const std::string& column = "total") {
   return ioctl_count(0, column).value();
@@ -107,6 +146,71 @@ TEST_F(EclipdSteadyState, AWorkerDispatchesWithoutAnySystemCall) {
   EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
                                  << ": it made a system call";
   EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(EclipdSteadyState, AScheduledWorkerMakesNoSystemCall) {
+#if defined(ECLIP_SANITIZED)
+  GTEST_SKIP() << "instrumented code makes system calls of its own";
+#endif
+  start("forwarder.patience_ms = 60000");
+  // Between requests the forwarder has something to look after: it does not fall asleep at once.
+  Connection connection;
+  Lease lease = connection.lease_stream(6);
+  const Signal signal = connection.create_signal();
+  MixKernel kernel(connection, 4'000'000);
+  Token token{};
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    const std::uint32_t flags = ECLIP_PACKET_BARRIER | (i == 7 ? ECLIP_PACKET_SIGNAL : 0);
+    ASSERT_TRUE(lease.try_submit(kernel.next(i, flags, signal.id()), &token));
+  }
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    try {
+      be_scheduled_without_system_calls();
+    } catch (const std::exception& exception) {
+      std::fprintf(stderr, "%s\n", exception.what());
+      ::_exit(51);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
+                                 << ": it made a system call";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_FALSE(connection.is_complete(token)) << "the forwarder might have slept";
+}
+
+TEST_F(EclipdSteadyState, NobodyMakesAKfdIoctlWhileScheduledKernelsRun) {
+  constexpr int requests = 500;
+  start();
+  eclip_connect_options options{};
+  options.struct_size = sizeof options;
+  options.profile = "alexnet-b8";
+  Connection scheduled(&options);
+  ASSERT_TRUE(eventually([&] { return scheduled.plan(1, 0).has_value(); }));
+  WorkerScheduler scheduler = scheduled.scheduler();
+  WorkerProgram program = scheduler.create_program();
+  MixKernel kernel(scheduled, 1);
+  const auto workgroups = workgroups_of(options.profile);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (kfd_ioctls("wait_events") == 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  const auto before = kfd_ioctls();
+  for (int i = 0; i < requests; ++i) {
+    program.begin_request();
+    for (std::uint32_t k = 0; k < workgroups.size(); ++k) {
+      eclip_dispatch dispatch = kernel.next(k, 0, 0);
+      dispatch.grid_size[0] = workgroups[k];
+      program.dispatch(dispatch);
+    }
+    ASSERT_TRUE(program.wait(program.end_request(), std::chrono::seconds(20)));
+  }
+  EXPECT_EQ(kfd_ioctls(), before);
+  EXPECT_EQ(scheduler.describe().scheduled, requests * workgroups.size());
+  EXPECT_EQ(scheduler.describe().bypassed, 0U);
+  EXPECT_EQ(kernel.value(), kernel.expected());
 }
 
 TEST_F(EclipdSteadyState, NobodyMakesAKfdIoctlWhileAMillionKernelsRun) {

@@ -3,11 +3,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 
+#include "daemon/model/profile.h"
 #include "tools/replay/replay_kernel.h"
 
 namespace eclip::test {
@@ -110,6 +112,16 @@ std::unique_ptr<ChildProcess> EclipdTest::replay(const std::vector<std::string>&
                                    ECLIP_DATA_DIR "/profiles/shufflenet_v2_x1_0-b8.h100.json"};
   command.insert(command.end(), more.begin(), more.end());
   return std::make_unique<ChildProcess>(command);
+}
+
+std::vector<std::uint32_t> workgroups_of(const std::string& profile) {
+  const auto loaded =
+      model::load_profile(std::string(ECLIP_DATA_DIR "/profiles/") + profile + ".h100.json");
+  if (!loaded) throw std::runtime_error(loaded.error().message());
+  std::vector<std::uint32_t> workgroups;
+  for (const auto& each : loaded->kernels)
+    workgroups.push_back(std::max<std::uint32_t>(each.kernel.shape().workgroups, 1));
+  return workgroups;
 }
 
 MixKernel::MixKernel(Connection& connection, std::uint32_t time_us)

@@ -54,6 +54,10 @@ class EclipdTest : public InsideKfdsim {
   std::unique_ptr<ChildProcess> daemon_;
 };
 
+/// The workgroups of each kernel of a profile, by which a scheduler tells that a request is the
+/// plan's.
+std::vector<std::uint32_t> workgroups_of(const std::string& profile);
+
 /// A kernel of `time_us` whose results depend on order (MixKernarg), ready to be dispatched.
 class MixKernel {
  public:

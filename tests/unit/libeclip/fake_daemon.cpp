@@ -51,6 +51,10 @@ FakeDaemon::FakeDaemon(Behaviour behaviour)
                                            RegionWriter::daemon, 1))),
       request_(value_or_throw(Region::create("request", RegionKind::worker_request,
                                              sizeof(WorkerRequest), RegionWriter::both, 1))),
+      active_set_(value_or_throw(Region::create("active", RegionKind::active_set, sizeof(ActiveSet),
+                                                RegionWriter::both, 1))),
+      scheduled_rings_(value_or_throw(Region::create("rings", RegionKind::lease_rings,
+                                                     sizeof(LeaseRings), RegionWriter::both, 1))),
       listener_(listen_on(path_)),
       stop_(::eventfd(0, EFD_CLOEXEC)) {
   board().device_time_rate = 1ULL << 32U;
@@ -124,6 +128,8 @@ void FakeDaemon::reply_to(int socket, const ReceivedMessage& received) {
     case MessageType::lease_acquire:
     case MessageType::lease_claim:
       return grant_lease(socket, request);
+    case MessageType::schedule:
+      return schedule(socket, request);
     case MessageType::memory_allocate:
       return allocate(socket, request);
     case MessageType::code_load:
@@ -157,7 +163,44 @@ void FakeDaemon::grant_lease(int socket, const Message& request) {
   lease_slot(granted.slot).lease = granted.lease;
   lease_slot(granted.slot).state = static_cast<std::uint32_t>(LeaseState::active);
   reply_with_fd(socket, make_message(MessageType::lease_granted, request.header.sequence, granted),
-                rings_.back().region.fd());
+                rings_.back().region->fd());
+}
+
+void FakeDaemon::schedule(int socket, const Message& request) {
+  const std::uint32_t sequence = request.header.sequence;
+  if (!behaviour_.can_schedule) {
+    const Error error{make_error_code(Errc::unsupported), "unknown message type"};
+    static_cast<void>(send_message(socket, make_error(sequence, error)));
+    return;
+  }
+  // Those of a scheduler before this one.
+  std::erase_if(rings_, [](const Ring& ring) { return !ring.region; });
+  Scheduled scheduled{};
+  scheduled.count = PlanTable::max_streams;
+  for (std::uint32_t i = 0; i < scheduled.count; ++i) {
+    const bool no_mask = i + 1 == scheduled.count;
+    scheduled.leases.at(i) = {.lease = scheduled_lease(i),
+                              .stream = no_mask ? Scheduled::no_mask : i,
+                              .cu_count = 15,
+                              .slot = scheduled_slot(i),
+                              .reserved = 0};
+    lease_slot(scheduled_slot(i)).lease = scheduled_lease(i);
+    lease_slot(scheduled_slot(i)).state = static_cast<std::uint32_t>(LeaseState::active);
+    LeaseRing& ring = scheduled_ring(i);
+    ring.written = 0;
+    ring.taken = 0;
+    rings_.push_back({std::nullopt, LeaseRingReader(ring)});
+  }
+  std::vector<int> fds{active_set_->fd(), scheduled_rings_->fd()};
+  if (behaviour_.falsify_schedule) behaviour_.falsify_schedule(scheduled, fds);
+  static_cast<void>(
+      send_message(socket, make_message(MessageType::scheduled, sequence, scheduled), fds));
+}
+
+void FakeDaemon::plan(const WorkerPlan& plan) {
+  const std::uint64_t epoch = board().plan_epoch + 1;
+  write_plan(state().plans, epoch, plan);
+  board().plan_epoch = epoch;
 }
 
 void FakeDaemon::allocate(int socket, const Message& request) {
@@ -194,7 +237,7 @@ void FakeDaemon::remember_code(const ReceivedMessage& received) {
 
 Region& FakeDaemon::ring_region(std::size_t index) {
   const std::lock_guard lock(mutex_);
-  return std::next(rings_.begin(), static_cast<std::ptrdiff_t>(index))->region;
+  return *std::next(rings_.begin(), static_cast<std::ptrdiff_t>(index))->region;
 }
 
 void* FakeDaemon::memory(std::uint32_t handle) {

@@ -12,9 +12,12 @@
 #include <thread>
 #include <vector>
 
+#include "ipc/active_set.h"
 #include "ipc/board.h"
 #include "ipc/control_socket.h"
 #include "ipc/lease_ring.h"
+#include "ipc/messages.h"
+#include "ipc/plan_table.h"
 #include "ipc/region.h"
 #include "ipc/worker_regions.h"
 
@@ -27,6 +30,9 @@ struct FakeBehaviour {
   bool truncate_memory = false;  ///< memory objects arrive shorter than they claim
   bool run_packets = false;      ///< be the GPU, in program order
   bool ignore_barriers = false;  ///< ... but a broken one, which runs barriers at once
+  bool can_schedule = true;      ///< false: an eclipd that does not know the message
+  /// Changes what a schedule is answered with, and which descriptors go with it.
+  std::function<void(Scheduled&, std::vector<int>&)> falsify_schedule;
 };
 
 /// Serves any number of connections, all with the same regions: tests use one worker at a time.
@@ -50,6 +56,18 @@ class FakeDaemon {
   [[nodiscard]] LeaseRing& ring(std::size_t index) {
     return ring_region(index).payload<LeaseRing>();
   }
+  /// The ring of a scheduled lease: of a stream of the pool, or PlanTable::max_streams - 1.
+  [[nodiscard]] LeaseRing& scheduled_ring(std::uint32_t stream) {
+    return scheduled_rings_->payload<LeaseRings>().rings.at(stream);
+  }
+  /// Slot and id of a scheduled lease.
+  static constexpr std::uint32_t scheduled_slot(std::uint32_t stream) { return 8 + stream; }
+  static constexpr std::uint64_t scheduled_lease(std::uint32_t stream) { return 201 + stream; }
+  [[nodiscard]] std::atomic<std::uint32_t>& active() {
+    return active_set_->payload<ActiveSet>().workers;
+  }
+  /// Puts the worker's part of a plan in force, as the next epoch.
+  void plan(const WorkerPlan& plan);
   /// eclipd's mapping of a memory object.
   [[nodiscard]] void* memory(std::uint32_t handle);
 
@@ -72,6 +90,7 @@ class FakeDaemon {
   void reply_to(int socket, const ReceivedMessage& received);
   void reply_with_fd(int socket, const Message& reply, int fd);
   void grant_lease(int socket, const Message& request);
+  void schedule(int socket, const Message& request);
   void allocate(int socket, const Message& request);
   void remember_code(const ReceivedMessage& received);
   void run_packets();
@@ -80,7 +99,7 @@ class FakeDaemon {
   [[nodiscard]] bool is_complete(SignalUse use);
 
   struct Ring {
-    Region region;
+    std::optional<Region> region;  ///< none: part of scheduled_rings_
     LeaseRingReader reader;
   };
   struct Memory {
@@ -94,6 +113,8 @@ class FakeDaemon {
   std::optional<Region> board_;
   std::optional<Region> state_;
   std::optional<Region> request_;
+  std::optional<Region> active_set_;
+  std::optional<Region> scheduled_rings_;
   UniqueFd listener_;
   UniqueFd stop_;     // eventfd
   std::mutex mutex_;  // guards what follows
