@@ -29,7 +29,7 @@ double value_of_outcome(const OpenLoopOutcome& outcome) {
   for (std::vector<double> latency_us : outcome.latency_us) {
     const double count = static_cast<double>(latency_us.size());
     const double mean = std::accumulate(latency_us.begin(), latency_us.end(), 0.0) / count;
-    const auto p95 = latency_us.begin() + static_cast<std::ptrdiff_t>(0.95 * (count - 1) + 0.5);
+    const auto p95 = latency_us.begin() + std::lround(0.95 * (count - 1));
     std::nth_element(latency_us.begin(), p95, latency_us.end());
     sum += (std::log(mean) + std::log(*p95)) / 2;
   }

@@ -214,6 +214,7 @@ std::vector<std::uint32_t> shapes_of_groups(const Worker& worker, const Groups& 
     shapes[g].add(worker.kernels[k]->shape().workgroups);
   }
   std::vector<std::uint32_t> values;
+  values.reserve(shapes.size());
   for (const LaunchShapes& shape : shapes) values.push_back(shape.value());
   return values;
 }

@@ -144,7 +144,7 @@ struct Pace {
 };
 
 double p95_of(std::vector<double> values) {
-  const auto at = static_cast<std::ptrdiff_t>(0.95 * static_cast<double>(values.size() - 1) + 0.5);
+  const auto at = std::lround(0.95 * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), values.begin() + at, values.end());
   return values[static_cast<std::size_t>(at)];
 }

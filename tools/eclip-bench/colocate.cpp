@@ -240,7 +240,10 @@ Result<std::vector<PreparedMix>> prepared_mixes(const ColocateOptions& options) 
     if (std::none_of(known->begin(), known->end(),
                      [&](const Mix& mix) { return mix.name == name; })) {
       std::string names;
-      for (const Mix& mix : *known) names += (names.empty() ? "" : ", ") + mix.name;
+      for (const Mix& mix : *known) {
+        names += names.empty() ? "" : ", ";
+        names += mix.name;
+      }
       return fail(Errc::invalid_argument, "there is no mix '" + name + "'; give one of " + names);
     }
   std::vector<PreparedMix> mixes;

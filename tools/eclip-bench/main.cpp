@@ -139,6 +139,7 @@ void add_colocate(CLI::App& app, ColocateCommand& command) {
   add->add_option("--mix", options.mixes, "Mixes of colocation-h100.json; default: all")
       ->delimiter(',');
   std::vector<std::string> policies;
+  policies.reserve(std::size(eclip::bench::all_policies));
   for (const auto policy : eclip::bench::all_policies)
     policies.emplace_back(eclip::bench::name_of(policy));
   add->add_option("--policy", command.policies, "Policies; default: all")
