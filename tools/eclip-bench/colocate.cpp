@@ -244,7 +244,8 @@ Result<std::vector<PreparedMix>> prepared_mixes(const ColocateOptions& options) 
         names += names.empty() ? "" : ", ";
         names += mix.name;
       }
-      return fail(Errc::invalid_argument, "there is no mix '" + name + "'; give one of " + names);
+      return fail(Errc::invalid_argument,
+                  fmt::format("there is no mix '{}'; give one of {}", name, names));
     }
   std::vector<PreparedMix> mixes;
   std::map<std::string, Worker> workers;  // by profile: kernels are shared
