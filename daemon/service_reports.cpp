@@ -151,7 +151,7 @@ Result<ScheduleRecord> Service::schedule_of(WorkerId id) const {
   const Worker& worker = *client->second.worker;
   ScheduleRecord record{};
   record.worker = id.value;
-  if (!worker.scheduled_as) return record;
+  if (!worker.scheduled_as || !table_->is_scheduled(id)) return record;
   record.is_scheduled = 1;
   record.latency_class = static_cast<std::uint32_t>(*worker.scheduled_as);
   if (plans_ && (*plans_)->has_part(id)) {

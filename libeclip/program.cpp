@@ -49,7 +49,8 @@ int result_of(const eclip_scheduler& owner, Enqueued enqueued) {
     case Enqueued::invalid:
       return eclip::report(EINVAL,
                            "out of place: a request within a request, an end without a beginning, "
-                           "a pin within a pin, or an event that was not created");
+                           "a pin within a pin, an event that was not created, or more events "
+                           "than there is room for");
   }
   return eclip::report(EIO, "unknown result");
 }
@@ -61,7 +62,9 @@ int finish(eclip_program& program, Enqueued enqueued) {
     case Enqueued::yes:
       owner.wake_thread(program);
       // What waits behind others in the program has not met the end of eclipd itself.
-      return owner.context->is_known_lost() ? owner.context->check_alive() : 0;
+      return owner.context->is_known_lost() || !owner.scheduler.all_gone(*program.program)
+                 ? owner.context->check_alive()
+                 : 0;
     case Enqueued::full:
       if (const int failed = owner.context->check_alive(); failed != 0) return failed;
       return result_of(owner, enqueued);
@@ -495,6 +498,7 @@ int eclip_scheduler_waiting(eclip_scheduler* scheduler, uint32_t requests) {
   return eclip::guarded([&] {
     if (scheduler == nullptr) return eclip::report(EINVAL, "the scheduler is NULL");
     scheduler->scheduler.set_waiting_requests(requests);
+    scheduler->scheduler.advance();  // which learns of the first plan
     return 0;
   });
 }

@@ -88,6 +88,7 @@ ScheduledRings::ScheduledRings(eclip_context& context,
   while (signals_.size() < signal_count) {
     const auto signal = context.signals->reserve();
     if (!signal) break;
+    before_[signals_.size()] = context.signals->last_use(*signal).generation;
     signals_.push_back(*signal);
   }
 }
@@ -99,9 +100,10 @@ ScheduledRings::~ScheduledRings() {
 }
 
 std::optional<SignalUse> ScheduledRings::begin_use(std::uint32_t signal) {
-  // The next use would hide that the packet of the last one was dropped.
+  // The next use would hide that the packet of the last one was dropped. What was before this
+  // scheduler is not its loss.
   const SignalUse last = context_->signals->last_use(signals_[signal]);
-  if (context_->signals->is_cancelled(last)) dropped_ = true;
+  if (last.generation != before_[signal] && context_->signals->is_cancelled(last)) dropped_ = true;
   return context_->signals->begin_use(signals_[signal]);
 }
 

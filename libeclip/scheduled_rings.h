@@ -65,6 +65,8 @@ class ScheduledRings final : public PacketSink {
   std::vector<std::uint32_t> signals_;
   /// Of each signal's last packet: the stream and, below, its number in the stream's lease.
   std::array<std::atomic<std::uint64_t>, WorkerState::signal_count> packets_{};
+  /// Of each signal: the generation of its last use when this had it first.
+  std::array<std::uint32_t, signal_count> before_{};
   bool dropped_ = false;  // a packet, with its lease; of whoever pushes
 };
 

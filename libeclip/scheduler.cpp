@@ -252,12 +252,14 @@ void Scheduler::add_work(std::int64_t requests) {
 void Scheduler::show_activity() {
   if (active_set_ == nullptr) return;
   while (const std::uint32_t bit = seat_bit_.load()) {
-    const bool active = work_.load() > 0;
+    // Whoever can do nothing more is in nobody's way.
+    const auto is_active = [this] { return work_.load() > 0 && !is_lost(); };
+    const bool active = is_active();
     if (active)
       active_set_->fetch_or(bit);
     else
       active_set_->fetch_and(~bit);
-    if (active == (work_.load() > 0)) return;
+    if (active == is_active()) return;
   }
 }
 
@@ -268,11 +270,15 @@ void Scheduler::set_waiting_requests(std::uint32_t count) {
 }
 
 void Scheduler::read_plan() {
-  const std::uint64_t epoch = plan_.epoch();
+  std::uint64_t epoch = plan_.epoch();
   if (epoch == groups_epoch_) return;
   groups_ = plan_.groups(epoch);
-  // Overtaken by the next plan: that one is read at the next boundary.
-  groups_epoch_ = groups_ || plan_.epoch() == epoch ? epoch : 0;
+  // Overtaken by the next plan, which is written at most once a second: that one.
+  for (std::uint64_t next = plan_.epoch(); !groups_ && next != epoch; next = plan_.epoch()) {
+    epoch = next;
+    groups_ = plan_.groups(epoch);
+  }
+  groups_epoch_ = epoch;
   drift_ = {};
   report_.drift_epoch.store(0, std::memory_order_relaxed);
   for (auto& permille : report_.group_permille) permille.store(0, std::memory_order_relaxed);
@@ -316,6 +322,8 @@ bool Scheduler::try_work(bool collect_first) {
 
 void Scheduler::work(bool collect_first) {
   const std::uint32_t count = program_count_.load(std::memory_order_acquire);
+  // The seat comes with the first plan: before the first group, for requests that wait.
+  if (!groups_ && plan_.epoch() != groups_epoch_) read_plan();
   do {
     event_submitted_ = false;
     for (std::uint32_t i = 0; i < count; ++i) {
@@ -378,7 +386,7 @@ bool Scheduler::push(Program& program, const LeasePacket& packet) {
     case PacketSink::Pushed::yes:
       break;
     case PacketSink::Pushed::lost:
-      lost_.store(true, std::memory_order_release);
+      lose();
       [[fallthrough]];
     case PacketSink::Pushed::full:
       if (packet.completion.generation != 0) {
@@ -389,6 +397,7 @@ bool Scheduler::push(Program& program, const LeasePacket& packet) {
   }
   program.outstanding = true;
   program.last = packet.completion;
+  program.last_ended_group = (packet.flags & LeasePacket::flag_group_end) != 0;
   ++program.unmarked;
   if (packet.completion.generation != 0) {
     program.mark = packet.completion;
@@ -429,8 +438,9 @@ bool Scheduler::send_kernel(Program& program, const Operation& operation) {
     packet.completion = *use;
   }
   if (!push(program, packet)) return false;
-  const BypassReason bypass =
-      operation.reason != BypassReason::count ? operation.reason : program.bypass;
+  const BypassReason bypass = operation.reason != BypassReason::count
+                                  ? operation.reason
+                                  : program.pin.value_or(program.bypass);
   add(bypass == BypassReason::count ? report_.scheduled : of(report_.bypassed, bypass), 1);
   if (program.expected_shapes != 0) program.shapes.add(workgroups(operation.dispatch));
   if (program.in_request) ++program.kernel;
@@ -463,6 +473,11 @@ bool Scheduler::start_group(Program& program, BypassReason stays) {
   program.group_end = groups_->end(group);
   if (program.group_end == UINT32_MAX && groups_->kernel_count != 0)
     program.group_end = groups_->kernel_count;
+  if (program.group_end <= program.kernel) {  // beyond the profile, and may not move
+    program.known = false;
+    program.group_end = UINT32_MAX;
+    return true;
+  }
   if (groups_->first_kernel[group] != program.kernel) return true;  // the rest of one
   program.expected_shapes = groups_->shapes[group];
   if (choice.bypass != BypassReason::count) return true;
@@ -536,7 +551,7 @@ bool Scheduler::move_to(Program& program, std::uint32_t stream) {
   if (program.outstanding) {
     if (program.dependency_count == Program::most_dependencies && !send_dependencies(program))
       return false;
-    if (!mark_last(program, true)) return false;
+    if (!mark_last(program, program.last.generation == 0)) return false;
     program.dependencies[program.dependency_count++] = {program.last, program.stream};
   }
   program.stream = stream;
@@ -577,7 +592,9 @@ bool Scheduler::close_group(Program& program) {
 }
 
 bool Scheduler::mark_last(Program& program, bool ends_group) {
-  if (!program.outstanding || program.last.generation != 0) return true;
+  if (!program.outstanding ||
+      (program.last.generation != 0 && (program.last_ended_group || !ends_group)))
+    return true;
   LeasePacket marker = barrier_packet();
   if (ends_group)
     marker.flags = static_cast<std::uint8_t>(marker.flags | LeasePacket::flag_group_end);
@@ -748,8 +765,12 @@ bool Scheduler::change_pin(Program& program, std::optional<BypassReason> pin) {
 bool Scheduler::has_run(SignalUse use) {
   if (!sink_.is_complete(use)) return false;
   if (!sink_.is_dropped(use)) return true;
-  lost_.store(true, std::memory_order_release);
+  lose();
   return false;
+}
+
+void Scheduler::lose() {
+  if (!lost_.exchange(true, std::memory_order_acq_rel)) show_activity();
 }
 
 void Scheduler::collect(Program& program) {

@@ -156,10 +156,11 @@ class Program {
   std::atomic<CallState> call_state{CallState::none};
 
   std::uint32_t stream;
-  bool outstanding = false;    // packets on `stream` that are not known to have completed
-  SignalUse last{0, 0};        // completion signal of the last of them; generation 0: it has none
-  SignalUse mark{0, 0};        // the last completion signal on it
-  std::uint32_t unmarked = 0;  // packets since then
+  bool outstanding = false;  // packets on `stream` that are not known to have completed
+  SignalUse last{0, 0};      // completion signal of the last of them; generation 0: it has none
+  bool last_ended_group = false;
+  SignalUse mark{0, 0};                                    // the last completion signal on it
+  std::uint32_t unmarked = 0;                              // packets since then
   std::array<Dependency, most_dependencies> dependencies;  // of the next packet
   std::uint32_t dependency_count = 0;
 
@@ -324,6 +325,7 @@ class Scheduler {
   void request_completed(Program& program);
   void add_work(std::int64_t requests);
   void show_activity();
+  void lose();
 
   PacketSink& sink_;
   const PlanReader plan_;

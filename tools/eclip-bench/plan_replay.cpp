@@ -22,6 +22,7 @@ struct ReplayFigures {
 
 ReplayFigures figures_of(const WorkerOutcome& worker) {
   const auto& us = worker.latency_us;
+  if (us.empty()) return {.mean_ms = 0, .p50_ms = 0, .p95_ms = 0};
   const double sum = std::accumulate(us.begin(), us.end(), 0.0);
   return {.mean_ms = sum / static_cast<double>(us.size()) / 1000,
           .p50_ms = quantile(us, 0.5) / 1000,
@@ -51,7 +52,9 @@ Result<PlanReplay> replay_plan(const model::GpuDescription& gpu, const PlanRepla
     const auto profile =
         model::load_profile(options.data / "profiles" / (planned.profile + ".json"));
     if (!profile) return tl::unexpected(profile.error());
-    const double rate = (*document)["workers"][w].value("requests_per_s", 0.0);
+    const auto& worker = (*document)["workers"][w];
+    const auto given = worker.find("requests_per_s");
+    const double rate = given != worker.end() && given->is_number() ? given->get<double>() : 0;
     workers.push_back(planner::profiled_worker(*profile, planned.name, rate));
     replay.names.push_back(planned.name);
     seats.emplace_back(static_cast<std::uint32_t>(w));

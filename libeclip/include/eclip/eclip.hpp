@@ -260,6 +260,17 @@ class WorkerScheduler {
     scheduler_.reset(scheduler);
   }
 
+  WorkerScheduler(WorkerScheduler&& other) noexcept = default;
+  WorkerScheduler& operator=(WorkerScheduler&& other) noexcept {
+    // The scheduler first: the connection may go with the last that holds it.
+    scheduler_ = std::move(other.scheduler_);
+    context_ = std::move(other.context_);
+    return *this;
+  }
+  WorkerScheduler(const WorkerScheduler&) = delete;
+  WorkerScheduler& operator=(const WorkerScheduler&) = delete;
+  ~WorkerScheduler() = default;
+
   WorkerProgram create_program() { return WorkerProgram(context_, scheduler_.get()); }
   std::uint32_t create_event() {
     std::uint32_t event = 0;

@@ -48,7 +48,18 @@ class ProgramLoss : public ScheduledWorker {
     EXPECT_EQ(eclip_request_begin(other, 0), error);
   }
 
+  /// An event of the present scheduler, the same each time.
+  std::uint32_t create_event_once() {
+    if (event_of_ != scheduler || !event_) event_ = create_event();
+    event_of_ = scheduler;
+    return *event_;
+  }
+
   eclip_program* program = nullptr;
+
+ private:
+  std::optional<std::uint32_t> event_;
+  eclip_scheduler* event_of_ = nullptr;
 };
 
 TEST_F(ProgramLoss, TheEndOfEclipdEndsAWait) {
@@ -206,6 +217,22 @@ TEST_F(ProgramLoss, ADroppedPacketThatNobodyLookedAtIsFoundBeforeItsSignalIsUsed
   }
   EXPECT_EQ(result, -ECANCELED);
   EXPECT_EQ(daemon.state().signals[dropped.signal].generation, dropped.generation);
+}
+
+TEST_F(ProgramLoss, TheNextSchedulerHasNotLostWhatThisOneHas) {
+  const std::uint64_t number = request(program, 4);
+  daemon.complete(last_completion(1));
+  daemon.cancel(last_completion(3));
+  ASSERT_EQ(eclip_request_wait(program, number, deadline_ns), -ECANCELED);
+  eclip_scheduler_destroy(scheduler);
+  ASSERT_EQ(eclip_scheduler_create(context, nullptr, &scheduler), 0) << eclip_last_error();
+  program = create_program();
+  // Each of its signals is used, those of the dropped packets, too.
+  for (std::uint32_t i = 0; i < 2 * WorkerState::signal_count / 8; ++i) {
+    ASSERT_EQ(try_to_dispatch(program), 0) << eclip_last_error();
+    ASSERT_EQ(eclip_event_record(program, create_event_once(), nullptr), 0) << eclip_last_error();
+    daemon.complete(last_completion(no_mask));
+  }
 }
 
 // --- with a thread

@@ -808,6 +808,24 @@ TEST_F(SchedulerTest, ALostSinkEndsEverything) {
   EXPECT_EQ(sink.take(), "7:K1") << "nothing after it, either";
 }
 
+TEST_F(SchedulerTest, ALostWorkerIsInNobodysWay) {
+  put_in_force(pairs({0, 0}));
+  scheduler.begin_request(program());
+  dispatch(program(), 1, 2);
+  ASSERT_EQ(active.load(), 1U);
+  sink.lost = true;
+  static_cast<void>(scheduler.dispatch(program(), kernel(3)));
+  EXPECT_EQ(active.load(), 0U);
+}
+
+TEST_F(SchedulerTest, ARequestEndsAGroupAlsoBehindAnEvent) {
+  scheduler.begin_request(program());
+  dispatch(program(), 1, 1);
+  static_cast<void>(record(program(), new_event()));
+  scheduler.end_request(program());
+  EXPECT_EQ(sink.take(), "7:K1 7:B()>0.1 7:B()>1.1!") << "others may want their turn on the stream";
+}
+
 TEST_F(SchedulerTest, AProgramHasRoomForSoManyOperations) {
   sink.room = 0;
   for (std::uint32_t i = 0; i < Program::capacity; ++i)
