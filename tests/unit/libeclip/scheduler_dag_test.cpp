@@ -65,7 +65,9 @@ void prove(std::uint64_t first_seed) {
   EXPECT_GT(sum.moves, kernels / 50);
   EXPECT_GT(sum.calls, kernels / 500);
   // The short runs of the sanitized builds may be without.
-  if (kernels >= 100'000) EXPECT_GT(sum.killed, 0U);
+  if (kernels >= 100'000) {
+    EXPECT_GT(sum.killed, 0U);
+  }
   EXPECT_GT(sum.scheduled, kernels / 4);
 }
 
