@@ -114,8 +114,10 @@ TEST_F(OneSlowProgram, ProgramsTheThreadKnowsNothingOfWakeIt) {
     dispatch(program);
     ASSERT_EQ(eclip_program_call(program, count, &called), 0);
   }
-  // Each has its signal; they complete in an order that the thread cannot know.
-  const std::uint64_t end = written(no_mask);
+  // Each has its signal, in a packet behind its kernel, which the thread may be the one to write.
+  // They complete in an order that the thread cannot know.
+  const std::uint64_t end = 2 * programs.size();
+  ASSERT_TRUE(eventually([&] { return written(no_mask) == end; }));
   for (std::uint64_t i = end; i-- > 0;)
     if (const auto use = packet(no_mask, i).completion; use.generation != 0) {
       const int before = called.load();
