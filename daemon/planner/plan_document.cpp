@@ -207,18 +207,6 @@ json alone_us_of_groups(const Plan& plan, const Worker& worker, const Groups& gr
   return times;
 }
 
-std::vector<std::uint32_t> shapes_of_groups(const Worker& worker, const Groups& groups) {
-  std::vector<LaunchShapes> shapes(groups.size());
-  for (std::size_t k = 0, g = 0; k < worker.kernels.size(); ++k) {
-    if (g + 1 < groups.size() && k == groups[g + 1]) ++g;
-    shapes[g].add(worker.kernels[k]->shape().workgroups);
-  }
-  std::vector<std::uint32_t> values;
-  values.reserve(shapes.size());
-  for (const LaunchShapes& shape : shapes) values.push_back(shape.value());
-  return values;
-}
-
 }  // namespace
 
 bool StoredPlan::slows_as(const StoredPlan& other, double factor) const {
@@ -358,6 +346,18 @@ Result<StoredPlan> parse_plan(const json& document, std::uint32_t cu_count) {
     return value->refuse("a number");
   plan.value = value->value.get<double>();
   return plan;
+}
+
+std::vector<std::uint32_t> shapes_of_groups(const Worker& worker, const Groups& groups) {
+  std::vector<LaunchShapes> shapes(groups.size());
+  for (std::size_t k = 0, g = 0; k < worker.kernels.size(); ++k) {
+    if (g + 1 < groups.size() && k == groups[g + 1]) ++g;
+    shapes[g].add(worker.kernels[k]->shape().workgroups);
+  }
+  std::vector<std::uint32_t> values;
+  values.reserve(shapes.size());
+  for (const LaunchShapes& shape : shapes) values.push_back(shape.value());
+  return values;
 }
 
 WorkerPlan table_of(const StoredPlan& plan, std::size_t part,

@@ -63,6 +63,9 @@ struct StoredPlan {
 /// /rows/3/active, and what is expected there.
 Result<StoredPlan> parse_plan(const nlohmann::json& document, std::uint32_t cu_count);
 
+/// LaunchShapes of each group's kernels.
+std::vector<std::uint32_t> shapes_of_groups(const Worker& worker, const Groups& groups);
+
 /// What a worker's table says: part `part` of the plan, where the worker of part i has seats[i];
 /// nullopt: nobody has it, and sets with it cannot be.
 WorkerPlan table_of(const StoredPlan& plan, std::size_t part,

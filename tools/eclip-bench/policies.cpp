@@ -4,8 +4,8 @@
 #include <functional>
 
 #include "daemon/planner/open_loop_choice.h"
+#include "daemon/planner/plan_document.h"
 #include "daemon/planner/pool.h"
-#include "ipc/launch_shapes.h"
 
 namespace eclip::bench {
 namespace {
@@ -24,81 +24,24 @@ constexpr std::uint32_t judged_requests = 20;
 /// The stream of each group of a worker among a set, in the numbers of a table.
 using RowOf = std::function<std::vector<std::uint8_t>(std::size_t worker, WorkerSet active)>;
 
-/// The tables of workers on a pool.
-class Tables {
- public:
-  Tables(const model::GpuDescription& gpu, std::span<const Worker> workers, const Plan& plan,
-         const std::vector<CuMask>& pool)
-      : gpu_(gpu), workers_(workers), plan_(plan), pool_(pool) {}
-
-  /// `has_predictions`: the rows are the plan's.
-  [[nodiscard]] std::vector<WorkerPlan> of(const RowOf& row_of, bool has_predictions) const {
-    std::vector<WorkerPlan> tables;
-    const auto sets = WorkerSet{1} << workers_.size();
-    for (std::size_t w = 0; w < workers_.size(); ++w) {
-      WorkerPlan table;
-      table.seat = static_cast<std::uint32_t>(w);
-      table.workers = sets - 1;
-      table.first_kernel = plan_.groups[w];
-      table.kernel_count = static_cast<std::uint32_t>(workers_[w].kernels.size());
-      table.shapes = shapes(w);
-      table.alone_us = alone_us(w);
-      for (WorkerSet active = 0; active < sets; ++active) {
-        const bool planned = (active >> w & 1U) != 0;
-        table.stream.push_back(planned ? row_of(w, active) : std::vector<std::uint8_t>());
-        table.slowdown.push_back(planned && has_predictions ? slowdown(w, active) : 0);
-      }
-      tables.push_back(std::move(table));
-    }
-    return tables;
+/// The tables of workers with the plan's groups. No times are predicted: nobody replans here.
+std::vector<WorkerPlan> tables_of(std::span<const Worker> workers, const Plan& plan,
+                                  const RowOf& row_of) {
+  std::vector<WorkerPlan> tables;
+  const auto sets = WorkerSet{1} << workers.size();
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    WorkerPlan& table = tables.emplace_back();
+    table.seat = static_cast<std::uint32_t>(w);
+    table.workers = sets - 1;
+    table.first_kernel = plan.groups[w];
+    table.kernel_count = static_cast<std::uint32_t>(workers[w].kernels.size());
+    table.shapes = planner::shapes_of_groups(workers[w], plan.groups[w]);
+    for (WorkerSet active = 0; active < sets; ++active)
+      table.stream.push_back((active >> w & 1U) != 0 ? row_of(w, active)
+                                                     : std::vector<std::uint8_t>());
   }
-
- private:
-  [[nodiscard]] std::size_t group_end(std::size_t worker, std::size_t group) const {
-    const Groups& groups = plan_.groups[worker];
-    return group + 1 < groups.size() ? groups[group + 1] : workers_[worker].kernels.size();
-  }
-
-  [[nodiscard]] std::vector<std::uint32_t> shapes(std::size_t worker) const {
-    std::vector<std::uint32_t> shapes;
-    for (std::size_t g = 0; g < plan_.groups[worker].size(); ++g) {
-      LaunchShapes of_group;
-      for (std::size_t k = plan_.groups[worker][g]; k < group_end(worker, g); ++k)
-        of_group.add(workgroups_of(*workers_[worker].kernels[k]));
-      shapes.push_back(of_group.value());
-    }
-    return shapes;
-  }
-
-  [[nodiscard]] std::vector<std::vector<float>> alone_us(std::size_t worker) const {
-    std::vector<std::vector<float>> on_streams(PlanTable::max_streams);
-    for (std::size_t s = 0; s < on_streams.size(); ++s) {
-      const bool unmasked = s + 1 == on_streams.size();
-      if (!unmasked && s >= pool_.size()) continue;
-      const std::uint32_t cus = unmasked ? gpu_.geometry.cu_count() : pool_[s].count();
-      for (std::size_t g = 0; g < plan_.groups[worker].size(); ++g) {
-        double us = 0;
-        for (std::size_t k = plan_.groups[worker][g]; k < group_end(worker, g); ++k)
-          us += workers_[worker].kernels[k]->time_on_mask_us(cus) + gpu_.timing.launch_gap_us;
-        on_streams[s].push_back(static_cast<float>(us));
-      }
-    }
-    return on_streams;
-  }
-
-  [[nodiscard]] float slowdown(std::size_t worker, WorkerSet active) const {
-    const planner::Row& row = plan_.row(active);
-    if (row.prediction.request_us.empty()) return 0;  // a row that was not predicted
-    const double us =
-        row.simulated_us.empty() ? row.prediction.request_us[worker] : row.simulated_us[worker];
-    return static_cast<float>(us / row.prediction.alone_us[worker]);
-  }
-
-  const model::GpuDescription& gpu_;
-  std::span<const Worker> workers_;
-  const Plan& plan_;
-  const std::vector<CuMask>& pool_;
-};
+  return tables;
+}
 
 std::vector<CuMask> masks_of(const planner::Pool& pool) {
   std::vector<CuMask> masks;
@@ -106,16 +49,11 @@ std::vector<CuMask> masks_of(const planner::Pool& pool) {
   return masks;
 }
 
-Sharing unmasked(const model::GpuDescription& gpu, std::span<const Worker> workers,
-                 const Plan& plan) {
+Sharing unmasked(std::span<const Worker> workers, const Plan& plan) {
   Sharing sharing;
-  sharing.tables =
-      Tables(gpu, workers, plan, sharing.pool)
-          .of(
-              [&](std::size_t worker, WorkerSet) {
-                return std::vector<std::uint8_t>(plan.groups[worker].size(), PlanTable::no_mask);
-              },
-              false);
+  sharing.tables = tables_of(workers, plan, [&](std::size_t worker, WorkerSet) {
+    return std::vector<std::uint8_t>(plan.groups[worker].size(), PlanTable::no_mask);
+  });
   return sharing;
 }
 
@@ -126,35 +64,25 @@ Sharing model_wise(const model::GpuDescription& gpu, std::span<const Worker> wor
   Sharing sharing;
   for (const std::uint32_t home : leaves.home) sharing.pool.push_back(leaves.streams[home].mask);
   sharing.homes = sharing.pool;
-  sharing.tables = Tables(gpu, workers, plan, sharing.pool)
-                       .of(
-                           [&](std::size_t worker, WorkerSet) {
-                             return std::vector<std::uint8_t>(plan.groups[worker].size(),
-                                                              static_cast<std::uint8_t>(worker));
-                           },
-                           false);
+  sharing.tables = tables_of(workers, plan, [&](std::size_t worker, WorkerSet) {
+    return std::vector<std::uint8_t>(plan.groups[worker].size(), static_cast<std::uint8_t>(worker));
+  });
   return sharing;
 }
 
 /// `by_active_sets`: else the row for all workers always.
-Sharing planned(const model::GpuDescription& gpu, std::span<const Worker> workers, const Plan& plan,
-                bool by_active_sets) {
+Sharing planned(std::span<const Worker> workers, const Plan& plan, bool by_active_sets) {
   Sharing sharing;
   sharing.pool = masks_of(plan.pool);
   for (const std::uint32_t home : plan.pool.home) sharing.homes.push_back(sharing.pool[home]);
   const WorkerSet all = (WorkerSet{1} << workers.size()) - 1;
-  sharing.tables =
-      Tables(gpu, workers, plan, sharing.pool)
-          .of(
-              [&](std::size_t worker, WorkerSet active) {
-                std::vector<std::uint8_t> row;
-                for (const std::uint32_t stream :
-                     plan.row(by_active_sets ? active : all).streams[worker])
-                  row.push_back(stream == plan.unmasked ? PlanTable::no_mask
-                                                        : static_cast<std::uint8_t>(stream));
-                return row;
-              },
-              by_active_sets);
+  sharing.tables = tables_of(workers, plan, [&](std::size_t worker, WorkerSet active) {
+    std::vector<std::uint8_t> row;
+    for (const std::uint32_t stream : plan.row(by_active_sets ? active : all).streams[worker])
+      row.push_back(stream == plan.unmasked ? PlanTable::no_mask
+                                            : static_cast<std::uint8_t>(stream));
+    return row;
+  });
   return sharing;
 }
 
@@ -261,7 +189,7 @@ Sharing sharing_of(Policy policy, const model::GpuDescription& gpu, std::span<co
   switch (policy) {
     case Policy::unmasked:
     case Policy::own_gpu:
-      return unmasked(gpu, workers, plan);
+      return unmasked(workers, plan);
     case Policy::model_wise:
       return model_wise(gpu, workers, plan);
     case Policy::mask_ioctl:
@@ -269,9 +197,9 @@ Sharing sharing_of(Policy policy, const model::GpuDescription& gpu, std::span<co
     case Policy::switching:
       return right_sized(gpu, workers, plan, Mechanism::kernelwise);
     case Policy::eclip_static:
-      return planned(gpu, workers, plan, false);
+      return planned(workers, plan, false);
     case Policy::eclip:
-      return planned(gpu, workers, plan, true);
+      return planned(workers, plan, true);
   }
   return {};
 }

@@ -28,8 +28,7 @@ SignalUse use_for(SharedDevice& shared, std::size_t worker, std::size_t kernel) 
   return *use;
 }
 
-}  // namespace
-
+/// The launch of a kernel: place in the request, from 1, and shape.
 LeaseDispatch launch_of(const model::Kernel& kernel, std::size_t place) {
   LeaseDispatch launch{};
   const auto size = static_cast<std::uint16_t>(kernel.shape().workgroup_size);
@@ -40,9 +39,7 @@ LeaseDispatch launch_of(const model::Kernel& kernel, std::size_t place) {
   return launch;
 }
 
-std::uint32_t workgroups_of(const model::Kernel& kernel) {
-  return kernel.shape().workgroups;
-}
+}  // namespace
 
 // --- by the scheduler
 

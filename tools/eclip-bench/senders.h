@@ -131,9 +131,4 @@ class MaskIoctlSender final : public Sender {
   SendCounts counts_;
 };
 
-/// The launch of a kernel: place in the request, from 1, and shape.
-LeaseDispatch launch_of(const model::Kernel& kernel, std::size_t place);
-/// The workgroups that launch_of says, for LaunchShapes.
-std::uint32_t workgroups_of(const model::Kernel& kernel);
-
 }  // namespace eclip::bench

@@ -123,19 +123,13 @@ std::uint64_t kfd_ioctls(const std::string& column = "total") {
   return ioctl_count(0, column).value();
 }
 
-class EclipdSteadyState : public EclipdTest {};
-
-TEST_F(EclipdSteadyState, AWorkerDispatchesWithoutAnySystemCall) {
-#if defined(ECLIP_SANITIZED)
-  GTEST_SKIP() << "instrumented code makes system calls of its own";
-#endif
-  // Bursts come every 50 ms; a loaded machine may take much longer to schedule the worker.
-  start("forwarder.patience_ms = 10000");
+/// Of a function that ends its process, with 0 when all is well, and is killed for a system call.
+void run_in_a_child(void (*function)()) {
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
     try {
-      dispatch_without_system_calls();
+      function();
     } catch (const std::exception& exception) {
       std::fprintf(stderr, "%s\n", exception.what());
       ::_exit(51);
@@ -146,6 +140,17 @@ TEST_F(EclipdSteadyState, AWorkerDispatchesWithoutAnySystemCall) {
   EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
                                  << ": it made a system call";
   EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+class EclipdSteadyState : public EclipdTest {};
+
+TEST_F(EclipdSteadyState, AWorkerDispatchesWithoutAnySystemCall) {
+#if defined(ECLIP_SANITIZED)
+  GTEST_SKIP() << "instrumented code makes system calls of its own";
+#endif
+  // Bursts come every 50 ms; a loaded machine may take much longer to schedule the worker.
+  start("forwarder.patience_ms = 10000");
+  run_in_a_child(dispatch_without_system_calls);
 }
 
 TEST_F(EclipdSteadyState, AScheduledWorkerMakesNoSystemCall) {
@@ -163,21 +168,7 @@ TEST_F(EclipdSteadyState, AScheduledWorkerMakesNoSystemCall) {
     const std::uint32_t flags = ECLIP_PACKET_BARRIER | (i == 7 ? ECLIP_PACKET_SIGNAL : 0);
     ASSERT_TRUE(lease.try_submit(kernel.next(i, flags, signal.id()), &token));
   }
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    try {
-      be_scheduled_without_system_calls();
-    } catch (const std::exception& exception) {
-      std::fprintf(stderr, "%s\n", exception.what());
-      ::_exit(51);
-    }
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status)
-                                 << ": it made a system call";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  run_in_a_child(be_scheduled_without_system_calls);
   EXPECT_FALSE(connection.is_complete(token)) << "the forwarder might have slept";
 }
 
