@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "daemon/planner/open_loop_choice.h"
 #include "daemon/planner/plan_document.h"
 #include "ipc/plan_table.h"
 
@@ -57,15 +58,30 @@ void PlanningThread::run() {
       order = std::move(*std::exchange(next_, std::nullopt));
     }
     try {
-      const auto workers = workers_of(order);
-      done_(order, plan(order, workers, false));
-      if (!settings_.simulate || is_overtaken()) continue;
-      auto judged = plan(order, workers, true);
-      if (!is_overtaken()) done_(order, std::move(judged));
+      plan(order);
     } catch (const std::exception& exception) {  // no memory; all other failures are Results
       done_(order, fail(Errc::device_failed, std::string("planning ended: ") + exception.what()));
     }
   }
+}
+
+void PlanningThread::plan(const PlanOrder& order) {
+  const auto workers = workers_of(order);
+  const auto hand_over = [&](const Result<planner::Plan>& made) {
+    done_(order, made ? Result<nlohmann::json>(document_of(*made, order, workers))
+                      : tl::unexpected(made.error()));
+    return made.has_value();
+  };
+  if (!hand_over(first_plan(workers)) || !settings_.simulate || is_overtaken()) return;
+  auto judged = judged_plan(workers);
+  if (is_overtaken() || !hand_over(judged)) return;
+  if (std::any_of(workers.begin(), workers.end(),
+                  [](const planner::Worker& worker) { return worker.requests_per_s == 0; }))
+    return;
+  const auto chosen = planner::choose_rows(
+      settings_.gpu, workers, std::move(*judged),
+      {.objective = settings_.objective, .out_of_time = limit(settings_.time_limit)});
+  if (!is_overtaken()) hand_over(chosen);
 }
 
 void PlanningThread::scale(planner::Worker& worker, const WorkerToPlan& by) {
@@ -121,26 +137,47 @@ std::vector<planner::Worker> PlanningThread::workers_of(const PlanOrder& order) 
   return workers;
 }
 
-Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
-                                            const std::vector<planner::Worker>& workers,
-                                            bool simulate) {
+planner::PlannerOptions PlanningThread::options_for(
+    std::span<const planner::Worker> workers) const {
   planner::PlannerOptions options;
   options.pool = settings_.pool;
-  options.judge_by_simulation = simulate;
   options.search.objective = settings_.objective;
-  const auto until = Clock::now() + (simulate ? settings_.time_limit : first_limit);
-  options.search.out_of_time = [this, until] { return Clock::now() >= until || is_overtaken(); };
   // No worker has more groups than its table has room for.
   for (const planner::Worker& worker : workers)
     if (!worker.unknown)
       options.group_us = std::max(options.group_us,
                                   planner::service_us(worker, settings_.gpu.geometry.cu_count()) /
                                       (PlanTable::max_groups - 1));
-  if (!simulate && previous_ && options.group_us == previous_group_us_)
-    options.previous = &*previous_;
+  return options;
+}
+
+std::function<bool()> PlanningThread::limit(std::chrono::milliseconds time) {
+  return [this, until = Clock::now() + time] { return Clock::now() >= until || is_overtaken(); };
+}
+
+Result<planner::Plan> PlanningThread::first_plan(std::span<const planner::Worker> workers) {
+  planner::PlannerOptions options = options_for(workers);
+  options.search.out_of_time = limit(first_limit);
+  if (previous_ && options.group_us == previous_group_us_) options.previous = &*previous_;
   auto made = planner::make_plan(settings_.gpu, workers, options);
-  if (!made) return tl::unexpected(made.error());
-  auto document = planner::plan_document(*made, workers, settings_.gpu, settings_.objective);
+  if (made) {
+    previous_ = *made;
+    previous_group_us_ = options.group_us;
+  }
+  return made;
+}
+
+Result<planner::Plan> PlanningThread::judged_plan(std::span<const planner::Worker> workers) {
+  planner::PlannerOptions options = options_for(workers);
+  options.search.out_of_time = limit(settings_.time_limit);
+  options.judge_by_simulation = true;
+  options.keep_up = true;
+  return planner::make_plan(settings_.gpu, workers, options);
+}
+
+nlohmann::json PlanningThread::document_of(const planner::Plan& plan, const PlanOrder& order,
+                                           std::span<const planner::Worker> workers) const {
+  auto document = planner::plan_document(plan, workers, settings_.gpu, settings_.objective);
   for (std::size_t w = 0; w < workers.size(); ++w) {
     nlohmann::json& worker = document["workers"][w];
     worker["profile"] = order.workers[w].profile;
@@ -149,10 +186,6 @@ Result<nlohmann::json> PlanningThread::plan(const PlanOrder& order,
     for (const KernelFactor& each : order.workers[w].kernel_factors)
       worker["kernel_factors"].push_back(
           {{"first_kernel", each.first_kernel}, {"factor", each.factor}});
-  }
-  if (!simulate) {
-    previous_ = std::move(*made);
-    previous_group_us_ = options.group_us;
   }
   return document;
 }

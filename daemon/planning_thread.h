@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -59,8 +60,9 @@ class PlanningThread {
     std::chrono::milliseconds time_limit{2000};
     bool simulate = true;
   };
-  /// Called on the thread, up to twice for an order: with a plan by the cost model within some 20
-  /// ms, and, when candidates are to be simulated, with the one that is best there.
+  /// Called on the thread, up to three times for an order: with a plan by the cost model within
+  /// some 20 ms; when candidates are to be simulated, with the one that is best there; and, when
+  /// all workers have rates, with rows chosen by simulated arrivals.
   using Done = std::function<void(const PlanOrder& order, Result<nlohmann::json> document)>;
 
   PlanningThread(Settings settings, Done done);
@@ -76,13 +78,20 @@ class PlanningThread {
   using Clock = std::chrono::steady_clock;
 
   void run();
+  void plan(const PlanOrder& order);
   [[nodiscard]] bool is_overtaken();
   std::vector<planner::Worker> workers_of(const PlanOrder& order);
   /// The worker's kernels with its factors; the same objects as for the last order if nothing has
   /// changed, by which the planner knows workers again.
   void scale(planner::Worker& worker, const WorkerToPlan& by);
-  Result<nlohmann::json> plan(const PlanOrder& order, const std::vector<planner::Worker>& workers,
-                              bool simulate);
+  /// By the cost model, fast.
+  Result<planner::Plan> first_plan(std::span<const planner::Worker> workers);
+  [[nodiscard]] Result<planner::Plan> judged_plan(std::span<const planner::Worker> workers);
+  [[nodiscard]] planner::PlannerOptions options_for(std::span<const planner::Worker> workers) const;
+  /// Asks whether the time is up, or there is a new order.
+  [[nodiscard]] std::function<bool()> limit(std::chrono::milliseconds time);
+  [[nodiscard]] nlohmann::json document_of(const planner::Plan& plan, const PlanOrder& order,
+                                           std::span<const planner::Worker> workers) const;
 
   const Settings settings_;
   const Done done_;

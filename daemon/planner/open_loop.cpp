@@ -17,6 +17,8 @@ using model::Packet;
 using model::PacketKind;
 using model::SignalAddress;
 
+constexpr std::uint32_t steps_between_questions = 1024;
+
 DeviceTime of_us(double us) {
   return DeviceTime(std::llround(us * 1000));
 }
@@ -65,11 +67,12 @@ class OpenLoop final : public model::Host {
     return {};
   }
 
-  OpenLoopOutcome run() {
-    while (!std::all_of(runners_.begin(), runners_.end(), [this](const OpenRunner& runner) {
-      return runner.latency_us.size() >= options_.requests;
-    }))
+  Result<OpenLoopOutcome> run() {
+    for (std::uint32_t steps = 0; !is_done(); ++steps) {
+      if (options_.stop && steps % steps_between_questions == 0 && options_.stop())
+        return fail(Errc::timed_out, "the simulation was stopped");
       step();
+    }
     OpenLoopOutcome outcome;
     for (OpenRunner& runner : runners_) outcome.latency_us.push_back(std::move(runner.latency_us));
     outcome.seconds = std::chrono::duration<double>(device_.now()).count();
@@ -88,6 +91,12 @@ class OpenLoop final : public model::Host {
   }
 
  private:
+  [[nodiscard]] bool is_done() const {
+    return std::all_of(runners_.begin(), runners_.end(), [this](const OpenRunner& runner) {
+      return runner.latency_us.size() >= options_.requests;
+    });
+  }
+
   /// To the next event of the device, arrival or start, whichever comes first.
   void step() {
     std::optional<DeviceTime> until = device_.next_event();

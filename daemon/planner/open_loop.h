@@ -19,6 +19,7 @@ struct OpenLoopOptions {
   std::uint32_t requests = 200;       ///< that the worker with the fewest completes; all count
   std::uint64_t seed = 1;             ///< of the arrivals, which depend on nothing else but rates
   double request_overhead_us = 25.5;  ///< host time from a completion to a request that waits
+  std::function<bool()> stop{};       ///< asked now and then; true ends the simulation
 };
 
 struct OpenLoopOutcome {
@@ -30,7 +31,7 @@ struct OpenLoopOutcome {
 /// wait in its queue. It looks at who is active when a group is complete, for the group after the
 /// next: one group is always under way in front of it. A switch is made as in run_closed_loop; each
 /// worker has queues of its own. Errc::invalid_argument when a mask does not fit the GPU or a
-/// worker has no rate.
+/// worker has no rate; Errc::timed_out when it was stopped.
 Result<OpenLoopOutcome> run_open_loop(const model::GpuDescription& gpu,
                                       std::span<const Worker> workers,
                                       std::span<const Groups> groups,

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "daemon/planner/row_simulation.h"
+
 namespace eclip::planner {
 namespace {
 
@@ -13,16 +15,6 @@ constexpr double least_gain_of_choice = 0.005;
 
 /// Streams of all rows.
 using RowStreams = std::vector<GroupStreams>;  // [active - 1]
-
-double share_of(const Plan& plan, WorkerSet active) {
-  double product = 1;
-  double none = 1;
-  for (std::size_t w = 0; w < plan.activity.size(); ++w) {
-    product *= active >> w & 1U ? plan.activity[w] : 1 - plan.activity[w];
-    none *= 1 - plan.activity[w];
-  }
-  return product / (1 - none);
-}
 
 double value_of_outcome(const OpenLoopOutcome& outcome) {
   double sum = 0;
@@ -36,58 +28,80 @@ double value_of_outcome(const OpenLoopOutcome& outcome) {
   return std::exp(sum / static_cast<double>(outcome.latency_us.size()));
 }
 
+/// Of the plan's streams, and of the one without a mask.
+std::vector<CuMask> masks_of(const Plan& plan, const model::GpuDescription& gpu) {
+  std::vector<CuMask> masks;
+  for (const PoolStream& stream : plan.pool.streams) masks.push_back(stream.mask);
+  masks.push_back(CuMask::full(gpu.geometry.cu_count()));
+  return masks;
+}
+
+/// open_loop_value, with other rows than the plan's.
+Result<double> simulated_value(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                               const Plan& plan, std::span<const CuMask> masks,
+                               const RowStreams& rows, const OpenLoopOptions& options) {
+  const StreamTable table = [&](std::size_t worker, std::size_t group, WorkerSet active) {
+    return rows[active - 1][worker][group];
+  };
+  const auto outcome = run_open_loop(gpu, workers, plan.groups, masks, table, options);
+  if (!outcome) return tl::unexpected(outcome.error());
+  return value_of_outcome(*outcome);
+}
+
 class RowChoice {
  public:
   RowChoice(const model::GpuDescription& gpu, std::span<const Worker> workers, const Plan& plan,
+            const RowSearch& search, const std::vector<CuMask>& masks,
             const OpenLoopChoiceOptions& options)
-      : gpu_(gpu), workers_(workers), plan_(plan), options_(options) {
-    for (const PoolStream& stream : plan.pool.streams) masks_.push_back(stream.mask);
-    masks_.push_back(CuMask::full(gpu.geometry.cu_count()));
+      : gpu_(gpu),
+        workers_(workers),
+        plan_(plan),
+        search_(search),
+        masks_(masks),
+        options_(options),
+        loop_(options.loop) {
+    loop_.stop = options.out_of_time;
     for (const Row& row : plan.rows) best_.push_back(row.streams);
   }
 
+  /// The best rows; those so far when time was up.
   Result<RowStreams> run() {
-    auto value = value_of(best_);
+    auto chosen = choose();
+    if (!chosen && chosen.error().code != Errc::timed_out) return tl::unexpected(chosen.error());
+    return std::move(best_);
+  }
+
+ private:
+  Result<void> choose() {
+    auto value = simulated_value(gpu_, workers_, plan_, masks_, best_, loop_);
     if (!value) return tl::unexpected(value.error());
     best_value_ = *value;
-    if (auto done = try_everywhere(); !done) return tl::unexpected(done.error());
+    if (auto done = try_everywhere(); !done) return done;
     for (std::size_t w = 0; w < workers_.size(); ++w)
-      if (auto done = try_rows(reserving(w)); !done) return tl::unexpected(done.error());
+      if (auto done = try_rows(reserving(w)); !done) return done;
     std::vector<WorkerSet> sets(plan_.rows.size());
     std::iota(sets.begin(), sets.end(), WorkerSet{1});
     std::stable_sort(sets.begin(), sets.end(), [this](WorkerSet a, WorkerSet b) {
-      return share_of(plan_, a) > share_of(plan_, b);
+      return share_of(plan_.activity, a) > share_of(plan_.activity, b);
     });
     for (const WorkerSet active : sets) {
-      if (share_of(plan_, active) < options_.least_share) break;
+      if (share_of(plan_.activity, active) < options_.least_share) break;
       for (const GroupStreams& row : whole_rows(active))
-        if (auto done = try_row(active, row); !done) return tl::unexpected(done.error());
+        if (auto done = try_row(active, row); !done) return done;
     }
     for (const WorkerSet active : sets) {
-      if (share_of(plan_, active) < options_.likely_share) break;
+      if (share_of(plan_.activity, active) < options_.likely_share) break;
       for (std::size_t w = 0; w < workers_.size(); ++w) {
         if (!(active >> w & 1U) || active == WorkerSet{1} << w) continue;
         for (const std::uint32_t stream : {plan_.unmasked, plan_.pool.home[w]}) {
           GroupStreams row = best_[active - 1];
           row[w].assign(plan_.groups[w].size(), stream);
-          if (auto done = try_row(active, row); !done) return tl::unexpected(done.error());
+          if (auto done = try_row(active, row); !done) return done;
         }
       }
     }
-    return std::move(best_);
+    return {};
   }
-
-  Result<double> value_of(const RowStreams& rows) const {
-    const StreamTable table = [&](std::size_t worker, std::size_t group, WorkerSet active) {
-      return rows[active - 1][worker][group];
-    };
-    const auto outcome = run_open_loop(gpu_, workers_, plan_.groups, masks_, table, options_.loop);
-    if (!outcome) return tl::unexpected(outcome.error());
-    return value_of_outcome(*outcome);
-  }
-
- private:
-  [[nodiscard]] bool out_of_time() const { return options_.out_of_time && options_.out_of_time(); }
 
   /// Nobody masked, everybody at home, the row of all workers.
   [[nodiscard]] std::vector<GroupStreams> whole_rows(WorkerSet active) const {
@@ -134,8 +148,8 @@ class RowChoice {
   }
 
   Result<void> try_rows(RowStreams rows) {
-    if (rows == best_ || out_of_time()) return {};
-    auto value = value_of(rows);
+    if (rows == best_ || breaks_bound(rows)) return {};
+    auto value = simulated_value(gpu_, workers_, plan_, masks_, rows, loop_);
     if (!value) return tl::unexpected(value.error());
     if (*value > best_value_ * (1 - least_gain_of_choice)) return {};
     best_value_ = *value;
@@ -146,6 +160,23 @@ class RowChoice {
     RowStreams rows = best_;
     rows[active - 1] = std::move(row);
     return try_rows(std::move(rows));
+  }
+  /// Whether a worker is later than its bound in a row that is new, and not in the plan's.
+  [[nodiscard]] bool breaks_bound(const RowStreams& rows) const {
+    if (std::none_of(workers_.begin(), workers_.end(),
+                     [](const Worker& worker) { return worker.latency_bound_us > 0; }))
+      return false;
+    for (WorkerSet active = 1; active <= rows.size(); ++active) {
+      if (rows[active - 1] == best_[active - 1]) continue;
+      const Row row = search_.evaluate(rows[active - 1]);
+      for (const Violation& late : violations_of(workers_, active, row))
+        if (std::none_of(plan_.violations.begin(), plan_.violations.end(),
+                         [&](const Violation& known) {
+                           return known.active == active && known.worker == late.worker;
+                         }))
+          return true;
+    }
+    return false;
   }
   /// The simple tables: one kind of row for every set.
   Result<void> try_everywhere() {
@@ -161,31 +192,60 @@ class RowChoice {
   const model::GpuDescription& gpu_;
   std::span<const Worker> workers_;
   const Plan& plan_;
+  const RowSearch& search_;
+  const std::vector<CuMask>& masks_;
   const OpenLoopChoiceOptions& options_;
-  std::vector<CuMask> masks_;
+  OpenLoopOptions loop_;
   RowStreams best_;
   double best_value_ = 0;
 };
+
+std::vector<Worker> all_as_planned(const model::GpuDescription& gpu,
+                                   std::span<const Worker> workers) {
+  std::vector<Worker> planned;
+  for (const Worker& worker : workers) planned.push_back(as_planned(gpu, worker));
+  return planned;
+}
 
 }  // namespace
 
 Result<double> open_loop_value(const model::GpuDescription& gpu, std::span<const Worker> workers,
                                const Plan& plan, const OpenLoopOptions& options) {
-  const OpenLoopChoiceOptions once{.loop = options};
   RowStreams rows;
   for (const Row& row : plan.rows) rows.push_back(row.streams);
-  return RowChoice(gpu, workers, plan, once).value_of(rows);
+  return simulated_value(gpu, all_as_planned(gpu, workers), plan, masks_of(plan, gpu), rows,
+                         options);
 }
 
 Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worker> workers,
                          Plan plan, const OpenLoopChoiceOptions& options) {
-  auto chosen = RowChoice(gpu, workers, plan, options).run();
+  const std::vector<Worker> planned = all_as_planned(gpu, workers);
+  const std::vector<CuMask> masks = masks_of(plan, gpu);
+  const CostTables tables(gpu, planned, masks, Resolution::classes);
+  const CostOptions cost{.unmasked = plan.unmasked};
+  const SearchOptions how{.objective = options.objective};
+  const RowSearch search(gpu, tables, plan.groups, cost, how);
+  auto chosen = RowChoice(gpu, planned, plan, search, masks, options).run();
   if (!chosen) return tl::unexpected(chosen.error());
-  for (std::size_t i = 0; i < plan.rows.size(); ++i) {
-    Row& row = plan.rows[i];
-    if (row.streams == (*chosen)[i]) continue;
-    // What was predicted was another row's.
-    row = Row{.streams = std::move((*chosen)[i]), .prediction = {}};
+  const auto simulate = [&](Row& row) -> Result<void> {
+    const LoopOptions loop{.stop = options.out_of_time};
+    const auto outcome = simulate_row(gpu, planned, plan.groups, masks, search, loop, row);
+    if (!outcome && outcome.error().code != Errc::timed_out) return tl::unexpected(outcome.error());
+    return {};
+  };
+  plan.complete = plan.complete && !(options.out_of_time && options.out_of_time());
+  plan.violations.clear();
+  plan.value = 0;
+  for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
+    Row& row = plan.rows[active - 1];
+    if (row.streams != (*chosen)[active - 1]) {
+      row = search.evaluate(std::move((*chosen)[active - 1]));
+      row.by_arrivals = true;
+      if (auto done = simulate(row); !done) return tl::unexpected(done.error());
+    }
+    plan.value += share_of(plan.activity, active) * row.value;
+    for (const Violation& late : violations_of(planned, active, row))
+      plan.violations.push_back(late);
   }
   return plan;
 }

@@ -17,18 +17,21 @@ struct OpenLoopChoiceOptions {
   double least_share = 0.01;
   /// Sets with at least so much are looked at worker by worker, too.
   double likely_share = 0.1;
-  std::function<bool()> out_of_time{};  ///< asked between simulations; empty: never
+  Objective objective = Objective::latency;  ///< of the plan
+  std::function<bool()> out_of_time{};       ///< asked now and then; empty: never
 };
 
-/// What is minimised: the geometric mean over workers of sqrt(mean latency x p95), us.
-/// Errc::invalid_argument as run_open_loop.
+/// What is minimised: the geometric mean over workers of sqrt(mean latency x p95), us. Errors as of
+/// run_open_loop.
 Result<double> open_loop_value(const model::GpuDescription& gpu, std::span<const Worker> workers,
                                const Plan& plan, const OpenLoopOptions& options);
 
 /// The plan with other rows where they are better by open_loop_value: nobody masked, everybody at
 /// home, the row of all workers, always or for single sets; one worker without a mask or at home;
-/// a worker's home that nobody else gets while it is idle.
-/// Never worse than `plan` in what it simulates. All workers have rates.
+/// a worker's home that nobody else gets while it is idle. Never worse than `plan` in what it
+/// simulates; no row breaks a latency bound that `plan` keeps. Predictions, values and violations
+/// are of the new rows. Not `complete`, with the best so far, when it ran out of time. The plan is
+/// make_plan's for these workers. Errc::invalid_argument when a worker has no rate.
 Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worker> workers,
                          Plan plan, const OpenLoopChoiceOptions& options);
 

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "daemon/model/occupancy.h"
+#include "daemon/planner/row_simulation.h"
 
 namespace eclip::planner {
 
@@ -149,31 +150,6 @@ double p95_of(std::vector<double> values) {
   return values[static_cast<std::size_t>(at)];
 }
 
-/// Active workers of a row in a closed loop. Each has queues of its own.
-std::vector<LoopWorker> loop_workers(std::span<const Worker> workers,
-                                     const std::vector<Groups>& groups,
-                                     const std::vector<CuMask>& masks, const Row& row) {
-  std::vector<LoopWorker> loop;
-  for (std::size_t w = 0; w < workers.size(); ++w) {
-    if (row.streams[w].empty()) continue;
-    LoopWorker worker{.kernels = workers[w].kernels, .streams = {}, .stream_of_kernel = {}};
-    std::vector<std::uint32_t> used;  // in the order of worker.streams
-    for (std::size_t g = 0; g < row.streams[w].size(); ++g) {
-      const std::uint32_t stream = row.streams[w][g];
-      const auto found = std::find(used.begin(), used.end(), stream);
-      const auto index = static_cast<std::uint32_t>(found - used.begin());
-      if (found == used.end()) {
-        used.push_back(stream);
-        worker.streams.push_back(masks[stream]);
-      }
-      const std::size_t end = g + 1 < groups[w].size() ? groups[w][g + 1] : worker.kernels.size();
-      worker.stream_of_kernel.insert(worker.stream_of_kernel.end(), end - groups[w][g], index);
-    }
-    loop.push_back(std::move(worker));
-  }
-  return loop;
-}
-
 class Planning {
  public:
   Planning(const GpuDescription& gpu, std::span<const Worker> workers,
@@ -187,9 +163,6 @@ class Planning {
                               ? most_activity
                               : std::clamp(busy, least_activity, most_activity));
     }
-    double none_active = 1;
-    for (const double activity : activity_) none_active *= 1 - activity;
-    any_active_ = 1 - none_active;
     // Stream 0 of the tables is the whole GPU, with or without a mask: the cost is the same.
     masks_.push_back(CuMask::full(gpu.geometry.cu_count()));
     cost_.unmasked = 0;
@@ -242,7 +215,9 @@ class Planning {
     plan.unmasked = static_cast<std::uint32_t>(pool->pool.streams.size());
     for (Row& row : rows) renumber(row, pool->streams);
     plan.rows = std::move(rows);
-    plan.violations = violations(plan);
+    for (WorkerSet active = 1; active <= all(); ++active)
+      for (const Violation& late : violations_of(workers_, active, plan.row(active)))
+        plan.violations.push_back(late);
     plan.memory = std::move(memory_);
     return plan;
   }
@@ -440,14 +415,7 @@ class Planning {
     return indexed;
   }
 
-  [[nodiscard]] double probability(WorkerSet active) const {
-    double product = 1;
-    for (std::size_t w = 0; w < workers_.size(); ++w)
-      product *= active >> w & 1U ? activity_[w] : 1 - activity_[w];
-    return product;
-  }
-  /// Of the time in which any worker is active.
-  [[nodiscard]] double share(WorkerSet active) const { return probability(active) / any_active_; }
+  [[nodiscard]] double share(WorkerSet active) const { return share_of(activity_, active); }
   [[nodiscard]] std::vector<WorkerSet> every_set() const {
     std::vector<WorkerSet> sets(all());
     std::iota(sets.begin(), sets.end(), WorkerSet{1});
@@ -457,7 +425,7 @@ class Planning {
   [[nodiscard]] std::vector<WorkerSet> likely_sets() const {
     std::vector<WorkerSet> sets = every_set();
     std::stable_sort(sets.begin(), sets.end(),
-                     [this](WorkerSet a, WorkerSet b) { return probability(a) > probability(b); });
+                     [this](WorkerSet a, WorkerSet b) { return share(a) > share(b); });
     double left = 1;
     std::size_t count = 0;
     for (; count < sets.size() && left > rare_share; ++count) left -= share(sets[count]);
@@ -470,8 +438,8 @@ class Planning {
     double weights = 0;
     for (WorkerSet active = 1; active <= all(); ++active) {
       if (values[active - 1] == 0) continue;
-      sum += probability(active) * values[active - 1];
-      weights += probability(active);
+      sum += share(active) * values[active - 1];
+      weights += share(active);
     }
     return weights > 0 ? sum / weights : std::numeric_limits<double>::infinity();
   }
@@ -532,19 +500,6 @@ class Planning {
     return candidate;
   }
 
-  [[nodiscard]] std::vector<Violation> violations(const Plan& plan) const {
-    std::vector<Violation> found;
-    for (WorkerSet active = 1; active <= all(); ++active) {
-      const Row& row = plan.row(active);
-      const auto& request_us =
-          row.simulated_us.empty() ? row.prediction.request_us : row.simulated_us;
-      for (std::size_t w = 0; w < workers_.size(); ++w)
-        if (late_penalty(request_us[w], workers_[w].latency_bound_us) > 0)
-          found.push_back({active, w, request_us[w], workers_[w].latency_bound_us});
-    }
-    return found;
-  }
-
   /// The policies, and each worker on its leaf and the idle ones that it is given.
   [[nodiscard]] std::vector<Row> starts_of(const RowSearch& search, const IndexedPool& pool,
                                            WorkerSet active) const {
@@ -574,26 +529,27 @@ class Planning {
 
   /// False, and the row has not changed, when there was no time.
   bool simulate(const RowSearch& search, Row& row, Pace* pace = nullptr) const {
-    const auto loop = loop_workers(workers_, groups_, masks_, row);
     LoopOptions how = options_.simulation;
     how.stop = options_.search.out_of_time;
-    const auto outcome = run_closed_loop(gpu_, loop, how);
+    const auto outcome = simulate_row(gpu_, workers_, groups_, masks_, search, how, row);
     // Masks of a pool are of the GPU's size and not empty; nothing else is refused.
     assert(outcome || outcome.error().code == Errc::timed_out);
     if (!outcome) return false;
-    row.simulated_us.assign(workers_.size(), 0);
+    if (pace != nullptr) *pace = pace_of(search, row, *outcome);
+    return true;
+  }
+
+  [[nodiscard]] Pace pace_of(const RowSearch& search, const Row& row,
+                             const LoopOutcome& outcome) const {
     double log_p95 = 0;
     double throughput = 0;
     std::size_t at = 0;
     for (std::size_t w = 0; w < workers_.size(); ++w) {
       if (row.streams[w].empty()) continue;
-      row.simulated_us[w] = outcome->mean_us[at];
-      log_p95 += std::log(p95_of(outcome->request_us[at++]) / search.solo_us(w));
+      log_p95 += std::log(p95_of(outcome.request_us[at++]) / search.solo_us(w));
       throughput += search.solo_us(w) / row.simulated_us[w];
     }
-    row.simulated_value = search.value_of(row.simulated_us, row.prediction.joules);
-    if (pace != nullptr) *pace = {std::exp(log_p95 / static_cast<double>(at)), throughput};
-    return true;
+    return {std::exp(log_p95 / static_cast<double>(at)), throughput};
   }
 
   /// The better of unmasked and the first pool's homes.
@@ -708,7 +664,6 @@ class Planning {
   CostOptions cost_;
   std::vector<Groups> groups_;
   std::vector<double> activity_;
-  double any_active_ = 0;  // share of the time
   std::vector<CuMask> masks_;
   const IndexedPool* first_pool_ = nullptr;
   std::shared_ptr<PlanMemory> memory_ = std::make_shared<PlanMemory>();
@@ -716,6 +671,16 @@ class Planning {
 };
 
 }  // namespace
+
+double share_of(std::span<const double> activity, WorkerSet active) {
+  double product = 1;
+  double none = 1;
+  for (std::size_t w = 0; w < activity.size(); ++w) {
+    product *= active >> w & 1U ? activity[w] : 1 - activity[w];
+    none *= 1 - activity[w];
+  }
+  return product / (1 - none);
+}
 
 Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s) {
   Worker worker{.name = std::move(name),

@@ -54,14 +54,6 @@ struct Candidate {
 /// What a plan leaves to the one that follows it.
 struct PlanMemory;
 
-/// A latency bound that a row does not keep. Nothing better was found for that set of workers.
-struct Violation {
-  WorkerSet active = 0;
-  std::size_t worker = 0;
-  double request_us = 0;  ///< simulated where the row was, else predicted
-  double latency_bound_us = 0;
-};
-
 /// Streams 0 .. pool.streams.size() - 1 are the pool's; stream `unmasked` has no CU mask and does
 /// not count in the budget.
 struct Plan {
@@ -81,6 +73,9 @@ struct Plan {
 
   [[nodiscard]] const Row& row(WorkerSet active) const { return rows[active - 1]; }
 };
+
+/// Share of the time in which any worker is active that exactly these are; by Plan::activity.
+double share_of(std::span<const double> activity, WorkerSet active);
 
 /// A worker that runs the profiled request, with the profile's constraints.
 Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s = 0);

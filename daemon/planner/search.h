@@ -43,6 +43,15 @@ struct Row {
   double simulated_value = 0;
   /// How far it is behind simple policies (PlannerOptions::keep_up); 0: not, or not looked at.
   double behind = 0;
+  bool by_arrivals = false;  ///< chosen by choose_rows, whatever its value
+};
+
+/// A latency bound that a row does not keep. Nothing better was found for that set of workers.
+struct Violation {
+  WorkerSet active = 0;
+  std::size_t worker = 0;
+  double request_us = 0;  ///< simulated where the row was, else predicted
+  double latency_bound_us = 0;
 };
 
 struct SearchOptions {

@@ -1,5 +1,6 @@
 // eclip-plan: the planner on the command line, and how good its predictions are.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include "daemon/model/data_dir.h"
 #include "daemon/model/profile.h"
 #include "daemon/planner/closed_loop.h"
+#include "daemon/planner/open_loop_choice.h"
 #include "daemon/planner/plan_document.h"
 #include "daemon/planner/planner.h"
 #include "tools/eclip-plan/evaluate.h"
@@ -250,8 +252,13 @@ int run_plan(PlanOptions options) {
   const auto objective = eclip::planner::objective_of(options.objective)
                              .value_or(eclip::planner::Objective::latency);  // checked when parsed
   options.planner.search.objective = objective;
-  options.planner.judge_by_simulation = !options.analytic;
-  const auto plan = eclip::planner::make_plan(*gpu, workers, options.planner);
+  options.planner.judge_by_simulation = options.planner.keep_up = !options.analytic;
+  auto plan = eclip::planner::make_plan(*gpu, workers, options.planner);
+  const auto has_rate = [](const auto& worker) { return worker.requests_per_s > 0; };
+  if (plan && !options.analytic && std::all_of(workers.begin(), workers.end(), has_rate))
+    plan = eclip::planner::choose_rows(
+        *gpu, workers, std::move(*plan),
+        {.objective = objective, .out_of_time = options.planner.search.out_of_time});
   if (!plan) return report(plan.error());
   const auto document = eclip::planner::plan_document(*plan, workers, *gpu, objective);
   const std::string text = options.toml   ? pool_toml(*plan)

@@ -119,19 +119,25 @@ const char* meaning_of(const std::string& objective) {
   return "unknown objective";
 }
 
+/// `relative`: its value by that of the plan's row.
+std::string why_not(double relative, bool by_arrivals) {
+  if (relative > 1.001) return fmt::format("{:.1f} % worse", 100 * (relative - 1));
+  if (relative > 0.999) return "as good for all at once; the plan also has rows for idle workers";
+  return fmt::format("{:.1f} % better for all at once, but worse {}", 100 * (1 - relative),
+                     by_arrivals ? "with requests that arrive at random"
+                                 : "than another simple policy in p95 or throughput");
+}
+
 std::string rejected(const json& plan) {
   const json candidates = at(plan, "/candidates");
   if (size_of(candidates) == 0) return "";
-  const auto own = judged(last_row(plan), "/value");
+  const json row = last_row(plan);
+  const auto own = judged(row, "/value");
   Table table({{"REJECTED"}, {"VALUE", Align::right}, {"WHY"}});
   for (const json& candidate : candidates) {
     const auto value = judged(candidate, "/all_active_value");
-    std::string why;
-    if (value && own)
-      why = *value < *own * 1.001
-                ? "as good for all at once; the plan also has rows for idle workers"
-                : fmt::format("{:.1f} % worse", 100 * (*value / *own - 1));
-    table.add({word(candidate, "/name"), decimal(value, 3), why});
+    table.add({word(candidate, "/name"), decimal(value, 3),
+               value && own ? why_not(*value / *own, at(row, "/by_arrivals") == true) : ""});
   }
   return "\nAll workers at once: " + decimal(own, 3) + ". Rejected:\n\n" + table.to_string();
 }

@@ -338,6 +338,22 @@ TEST_F(PlanKeeperTest, SimulatedPlansTakeThePlaceOfTheFirst) {
   EXPECT_EQ(current("/complete"), "true");
 }
 
+TEST_F(PlanKeeperTest, WithTheRatesOfAllWorkersRowsAreChosenByArrivals) {
+  config_.planner.simulate = true;
+  config_.planner.time_limit = std::chrono::minutes(1);
+  begin();
+  join(1, "a", "densenet201-b8", 20);
+  join(2, "b", "resnet152-b8", 12);
+  ASSERT_TRUE(eventually([&] {
+    const auto document = keeper_->document(0);
+    return document && document->at("workers").size() == 2 &&
+           document->at(json::json_pointer("/rows/2/by_arrivals")) == true;
+  }));
+  EXPECT_EQ(current("/complete"), "true");
+  expect_table(1, 0, {0, 1});
+  expect_table(2, 1, {0, 1});
+}
+
 TEST_F(PlanKeeperTest, EndingDoesNotWaitForAPlan) {
   config_.planner.simulate = true;
   config_.planner.time_limit = std::chrono::minutes(10);
