@@ -1,6 +1,6 @@
 # What every target of the project shares: warnings as errors, sanitizers, the include root.
 option(ECLIP_TESTS "Build the tests" ON)
-option(ECLIP_FUZZ "Build the fuzz targets too, and all else instrumented for them (clang)" OFF)
+option(ECLIP_FUZZ "Build the fuzz targets too, and what they call instrumented for them (clang)" OFF)
 option(ECLIP_WERROR "Treat compiler warnings as errors" ON)
 option(ECLIP_TESTPOINTS "Compile the points where tests kill the process (ipc/testpoint.h)" OFF)
 set(ECLIP_SANITIZE "" CACHE STRING "Value of -fsanitize= for all targets; empty for none")
@@ -33,7 +33,6 @@ if(ECLIP_SANITIZE)
 endif()
 
 if(ECLIP_FUZZ)
-  target_compile_options(eclip_build_flags INTERFACE -fsanitize=fuzzer-no-link)
   # clang 14 has these two, which GCC has not.
   target_compile_options(eclip_build_flags INTERFACE -Wno-sign-conversion -Wno-shorten-64-to-32)
 endif()
@@ -44,6 +43,14 @@ function(eclip_has_no_testpoints target)
     add_custom_command(TARGET ${target} POST_BUILD
       COMMAND ${CMAKE_COMMAND} -DFILE=$<TARGET_FILE:${target}>
               -P ${CMAKE_SOURCE_DIR}/cmake/no_testpoints.cmake)
+  endif()
+endfunction()
+
+# eclip_cold(TARGET [SANITIZED]): little time is spent in it, and optimising it takes most of the time
+# to build it. So builds for tests do not, or only those with a sanitizer.
+function(eclip_cold target)
+  if(ECLIP_SANITIZE OR (ECLIP_TESTS AND NOT "SANITIZED" IN_LIST ARGN))
+    target_compile_options(${target} PRIVATE -O0)
   endif()
 endfunction()
 
@@ -61,11 +68,7 @@ function(eclip_program name)
   cmake_parse_arguments(arg "" "INSTALL" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LINK} eclip_build_flags)
-  if(ECLIP_SANITIZE)
-    # What runs for long is in libraries; optimising an instrumented command line takes most of the
-    # time to build it.
-    target_compile_options(${name} PRIVATE -O0)
-  endif()
+  eclip_cold(${name})  # what runs for long is in libraries
   if(arg_INSTALL)
     install(TARGETS ${name} RUNTIME DESTINATION ${arg_INSTALL})
   endif()

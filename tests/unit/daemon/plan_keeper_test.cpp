@@ -342,8 +342,8 @@ TEST_F(PlanKeeperTest, WithTheRatesOfAllWorkersRowsAreChosenByArrivals) {
   config_.planner.simulate = true;
   config_.planner.time_limit = std::chrono::minutes(1);
   begin();
-  join(1, "a", "densenet201-b8", 20);
-  join(2, "b", "resnet152-b8", 12);
+  join(1, "a", "alexnet-b1", 500);
+  join(2, "b", "shufflenet_v2_x1_0-b1", 300);
   ASSERT_TRUE(eventually([&] {
     const auto document = keeper_->document(0);
     return document && document->at("workers").size() == 2 &&

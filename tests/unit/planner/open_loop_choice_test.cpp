@@ -72,7 +72,7 @@ TEST(OpenLoopChoice, WhatIsAsGoodStays) {
 TEST(OpenLoopChoice, OfRandomWorkersNoPlanGetsWorseAndEachIsWhole) {
   std::mt19937 random(21);
   int changed = 0;
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 5; ++i) {
     std::vector<Worker> workers{random_worker(random, 30), random_worker(random, 20),
                                 random_worker(random, 10)};
     for (Worker& worker : workers) worker.requests_per_s = 0.3e6 / service_us(worker, 16);
@@ -101,7 +101,7 @@ TEST(OpenLoopChoice, OfRandomWorkersNoPlanGetsWorseAndEachIsWhole) {
     }
     EXPECT_NEAR(chosen->value, value, 1e-9);
   }
-  EXPECT_GT(changed, 5) << "nothing was looked at";
+  EXPECT_GT(changed, 2) << "nothing was looked at";
 }
 
 TEST(OpenLoopChoice, ALatencyBoundThatThePlanKeepsIsKept) {
