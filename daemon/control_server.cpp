@@ -260,6 +260,7 @@ Result<std::optional<ControlServer::Reply>> ControlServer::carry_out(
     case MessageType::schedule: {
       auto scheduled = service_.schedule(worker, payload_of<Schedule>(message));
       if (!scheduled) return tl::unexpected(scheduled.error());
+      ECLIP_TESTPOINT("scheduled_unsaid");
       const std::vector<int> fds{scheduled->active_set_fd, scheduled->rings_fd.get()};
       return reply(make_message(MessageType::scheduled, sequence, scheduled->reply), fds,
                    std::move(scheduled->rings_fd));

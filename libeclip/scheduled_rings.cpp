@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "ipc/clock_ticks.h"
+#include "ipc/testpoint.h"
 #include "libeclip/errors.h"
 #include "libeclip/submit.h"
 
@@ -68,6 +69,7 @@ int ScheduledRings::acquire(eclip_context& context, LatencyClass latency_class, 
                                                    .reserved = 0}));
   }
   grant.active_set.emplace(std::move(*active_set));
+  ECLIP_TESTPOINT("scheduled");
   return 0;
 }
 

@@ -39,8 +39,9 @@ class Armed {
 
 struct Point {
   const char* name;
-  int at = 1;                ///< the how-many-eth time it is reached
-  const char* label = name;  ///< of the test
+  int at = 1;                  ///< the how-many-eth time it is reached
+  const char* label = name;    ///< of the test
+  const char* kind = "visit";  ///< of the worker
 };
 std::string label_of(const ::testing::TestParamInfo<Point>& point) {
   return point.param.label;
@@ -118,7 +119,7 @@ TEST_P(EclipdWorkerTestpoint, AWorkerThatEndsHereLeavesNothingBehindAndDisturbsN
     std::unique_ptr<ChildProcess> victim;
     {
       const Armed armed(point(end));
-      victim = worker("visit");
+      victim = worker(GetParam().kind);
     }
     if (std::string_view(end) == "stop") {
       ASSERT_TRUE(eventually([&] { return is_stopped(victim->pid()); }));
@@ -144,7 +145,7 @@ TEST_P(EclipdWorkerTestpoint, AWorkerThatEndsHereLeavesNothingBehindAndDisturbsN
 }
 
 // The requests of a visit, in order: hello, lease, memory, code, kernel, then at its end the
-// memory back and the lease back.
+// memory back and the lease back; of `plan` the schedule for the lease.
 INSTANTIATE_TEST_SUITE_P(
     Every, EclipdWorkerTestpoint,
     ::testing::Values(Point{"connected"}, Point{"request_sent", 1, "hello_sent"},
@@ -155,7 +156,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Point{"slot_written"}, Point{"slot_written", 20, "last_slot_written"},
                       Point{"index_stored"}, Point{"index_stored", 20, "last_index_stored"},
                       Point{"counted_as_waiter"}, Point{"request_sent", 6, "memory_release_sent"},
-                      Point{"request_sent", 7, "lease_release_sent"}),
+                      Point{"request_sent", 7, "lease_release_sent"},
+                      Point{"request_sent", 2, "schedule_asked", "plan"},
+                      Point{"scheduled", 1, "scheduled", "plan"},
+                      Point{"slot_written", 30, "slot_written_by_plan", "plan"},
+                      Point{"index_stored", 30, "index_stored_by_plan", "plan"}),
     label_of);
 
 /// The worker `queue` waits for a stream that the test holds and then gives back.
@@ -279,12 +284,12 @@ TEST_P(EclipdDaemonTestpoint, ADaemonThatEndsHereIsToldToItsWorkersAndTheNextOne
   }
   const pid_t first = daemon_processes().back();
   const auto survivor = running_survivor();
-  const auto visitor = worker("visit");
+  const auto visitor = worker(GetParam().kind);
   const int status = visitor->wait();
   EXPECT_TRUE(status == 0 || status == 3) << status << ": " << visitor->errors();
   expect_another_serves_than(first);
   expect_survival(*survivor);
-  EXPECT_EQ(worker("visit")->wait(), 0);
+  EXPECT_EQ(worker(GetParam().kind)->wait(), 0);
 }
 
 // The survivor has made five requests and taken one lease when the visitor comes; the points of
@@ -295,6 +300,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Point{"lease_granted_unsaid", 2, "lease_granted_unsaid"},
                       Point{"memory_granted_unsaid", 2, "memory_granted_unsaid"},
                       Point{"lease_released_unsaid"}, Point{"worker_left"},
+                      Point{"scheduled_unsaid", 1, "scheduled_unsaid", "plan"},
                       Point{"lease_end_unpublished"}, Point{"packet_vetted", 500, "packet_vetted"},
                       Point{"signal_armed", 25, "signal_armed"},
                       Point{"packet_pushed", 500, "packet_pushed"},

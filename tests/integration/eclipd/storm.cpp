@@ -1,5 +1,6 @@
 // A storm: workers are killed at random moments while others work on; afterwards nothing of them
-// may be left in eclipd, and the survivors' results must be right.
+// may be left in eclipd, and the survivors' results must be right. Every other one leases a stream,
+// the others have schedulers.
 //
 //   eclip_storm [--seconds S] [--kills N] [--seed N]
 //
@@ -12,6 +13,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -25,8 +27,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 constexpr std::chrono::seconds patience{20};
-constexpr int survivors = 2;
-constexpr int victims = 3;
+constexpr int leasing_survivors = 2;
+constexpr int survivors = 3;
+constexpr int victims = 4;
+constexpr int burst = 20;
 
 struct Options {
   double seconds = 20;
@@ -34,34 +38,63 @@ struct Options {
   std::uint64_t seed = std::random_device()();
 };
 
-/// One burst of kernels, each of which mixes the last one's value into its own.
-void run_burst(Connection& connection, Lease& lease, MixKernel& kernel, const Signal& signal,
-               std::uint32_t& salt) {
-  constexpr int burst = 20;
-  Token token{};
-  for (int i = 0; i < burst; ++i) {
-    const auto dispatch = kernel.next(
-        salt++, ECLIP_PACKET_BARRIER | (i + 1 == burst ? ECLIP_PACKET_SIGNAL : 0), signal.id());
-    while (!lease.try_submit(dispatch, &token)) std::this_thread::yield();
+enum class Kind : std::uint8_t { leasing, scheduled };
+
+/// Bursts of kernels, each of which mixes the last one's value into its own.
+class Model {
+ public:
+  Model(Connection& connection, Kind kind) : connection_(connection), kernel_(connection, 100) {
+    if (kind == Kind::leasing) {
+      lease_.emplace(connection.lease_any(1));
+      signal_.emplace(connection.create_signal());
+    } else {
+      scheduler_.emplace(connection.scheduler());
+      program_.emplace(scheduler_->create_program());
+    }
   }
-  if (!connection.wait(token, patience)) throw ApiError(ETIMEDOUT, "a burst");
-}
+
+  /// False when the value is wrong.
+  bool run() {
+    if (!(lease_ ? run_leased() : run_scheduled())) throw ApiError(ETIMEDOUT, "a burst");
+    return kernel_.value() == kernel_.expected();
+  }
+
+ private:
+  bool run_leased() {
+    Token token{};
+    for (int i = 0; i < burst; ++i) {
+      const auto dispatch =
+          kernel_.next(salt_++, ECLIP_PACKET_BARRIER | (i + 1 == burst ? ECLIP_PACKET_SIGNAL : 0),
+                       signal_->id());
+      while (!lease_->try_submit(dispatch, &token)) std::this_thread::yield();
+    }
+    return connection_.wait(token, patience);
+  }
+  bool run_scheduled() {
+    program_->begin_request();
+    for (int i = 0; i < burst; ++i) program_->dispatch(kernel_.next(salt_++, 0, 0));
+    return program_->wait(program_->end_request(), patience);
+  }
+
+  Connection& connection_;
+  MixKernel kernel_;
+  std::optional<Lease> lease_;
+  std::optional<Signal> signal_;
+  std::optional<WorkerScheduler> scheduler_;
+  std::optional<WorkerProgram> program_;
+  std::uint32_t salt_ = 1;
+};
 
 /// A forked worker: connects, works and, unless it is to stay, leaves, again and again.
-[[noreturn]] void work(bool stays) {
+[[noreturn]] void work(Kind kind, bool stays) {
   static volatile sig_atomic_t stop = 0;
   ::signal(SIGTERM, [](int) { stop = 1; });
   try {
     do {
       Connection connection;
-      Lease lease = connection.lease_any(1);
-      MixKernel kernel(connection, 100);
-      const Signal signal = connection.create_signal();
-      std::uint32_t salt = 1;
-      for (int i = 0; stop == 0 && (stays || i < 4); ++i) {
-        run_burst(connection, lease, kernel, signal, salt);
-        if (kernel.value() != kernel.expected()) ::_exit(1);
-      }
+      Model model(connection, kind);
+      for (int i = 0; stop == 0 && (stays || i < 4); ++i)
+        if (!model.run()) ::_exit(1);
     } while (stop == 0);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "worker %d: %s\n", ::getpid(), error.what());
@@ -70,10 +103,10 @@ void run_burst(Connection& connection, Lease& lease, MixKernel& kernel, const Si
   ::_exit(0);
 }
 
-pid_t start_worker(bool stays) {
+pid_t start_worker(Kind kind, bool stays) {
   std::fflush(nullptr);
   const pid_t pid = ::fork();
-  if (pid == 0) work(stays);
+  if (pid == 0) work(kind, stays);
   return pid;
 }
 
@@ -89,11 +122,13 @@ class Storm : public EclipdTest {
   int run() {
     start();
     std::printf("storm: seed %llu\n", static_cast<unsigned long long>(options_.seed));
-    for (int i = 0; i < survivors; ++i) staying_.push_back(start_worker(true));
+    for (int i = 0; i < survivors; ++i)
+      staying_.push_back(
+          start_worker(i < leasing_survivors ? Kind::leasing : Kind::scheduled, true));
     expect(eventually([&] { return working() == survivors; }), "the survivors do not run");
     const std::size_t descriptors = daemon_descriptors();
     const auto end = Clock::now() + microseconds(static_cast<std::int64_t>(1e6 * options_.seconds));
-    for (int i = 0; i < victims; ++i) passing_.push_back(start_worker(false));
+    for (int i = 0; i < victims; ++i) passing_.push_back(start_worker(kind_of(i), false));
     while (Clock::now() < end && kills_ < options_.kills && right_) kill_one();
     for (const pid_t pid : passing_) finish(pid, SIGKILL, true);
     kills_ += passing_.size();
@@ -101,7 +136,9 @@ class Storm : public EclipdTest {
              return control({"client", "list"}).size() == survivors;
            }),
            "clients are left that nobody is behind");
-    expect(eventually([&] { return leased() == survivors; }), "leases or streams are left");
+    expect(eventually([&] { return leased() == leasing_survivors; }), "leases or streams are left");
+    expect(eventually([&] { return most_scheduled() == survivors - leasing_survivors; }),
+           "scheduled leases are left");
     // eclipctl's connection may still have counted before: two descriptors, against two for each
     // kill.
     expect(eventually([&] { return daemon_descriptors() <= descriptors; }),
@@ -135,6 +172,17 @@ class Storm : public EclipdTest {
     return static_cast<int>(states.size() - std::count(states.begin(), states.end(), "free"));
   }
 
+  /// Scheduled leases of the stream that has most of them.
+  [[nodiscard]] int most_scheduled() const {
+    int most = 0;
+    for (const auto& stream : control({"stream", "list"}))
+      most = std::max(most, stream.at("scheduled").get<int>());
+    return most;
+  }
+  static Kind kind_of(std::size_t victim) {
+    return victim % 2 == 0 ? Kind::leasing : Kind::scheduled;
+  }
+
   /// One victim gets its end after a random while, and another takes its place.
   void kill_one() {
     const auto pause = microseconds(std::uniform_int_distribution<int>(0, 15'000)(random_));
@@ -147,7 +195,7 @@ class Storm : public EclipdTest {
     }
     finish(passing_[victim], stops_first || kills_ % 3 != 0 ? SIGKILL : SIGSEGV, true);
     ++kills_;
-    passing_[victim] = start_worker(false);
+    passing_[victim] = start_worker(kind_of(victim), false);
   }
   void finish(pid_t pid, int signal, bool dies) {
     ::kill(pid, signal);

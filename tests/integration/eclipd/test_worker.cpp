@@ -1,6 +1,6 @@
 // A small worker for tests that kill it, or eclipd under it: `visit` goes once through all that a
-// worker does, `queue` does with a lease for which it waits in the queue, `stay` works on,
-// attaching again when eclipd ends, until SIGTERM.
+// worker does, `plan` does with a scheduler, `queue` does with a lease for which it waits in the
+// queue, `stay` works on, attaching again when eclipd ends, until SIGTERM.
 //
 // Exit status: 0 all results right, 1 a result is wrong or lost, 2 another error, 3 eclipd ended.
 #include <signal.h>
@@ -62,6 +62,21 @@ int visit() {
   return 0;
 }
 
+int plan() {
+  Connection connection;
+  WorkerScheduler scheduler = connection.scheduler();
+  WorkerProgram program = scheduler.create_program();
+  MixKernel kernel(connection, 100);
+  std::uint32_t salt = 1;
+  for (int request = 0; request < 3; ++request) {
+    program.begin_request();
+    for (int i = 0; i < burst; ++i) program.dispatch(kernel.next(salt++, 0, 0));
+    if (!program.wait(program.end_request(), patience)) throw ApiError(ETIMEDOUT, "a request");
+    if (kernel.value() != kernel.expected()) return 1;
+  }
+  return 0;
+}
+
 int queue() {
   Connection connection;
   eclip_lease_request request{};
@@ -102,9 +117,10 @@ int main(int argc, char** argv) {
   try {
     const std::string_view kind = argc == 2 ? argv[1] : "";
     if (kind == "visit") return eclip::test::visit();
+    if (kind == "plan") return eclip::test::plan();
     if (kind == "queue") return eclip::test::queue();
     if (kind == "stay") return eclip::test::stay();
-    std::fprintf(stderr, "usage: test_worker visit|queue|stay\n");
+    std::fprintf(stderr, "usage: test_worker visit|plan|queue|stay\n");
     return 2;
   } catch (const eclip::ApiError& error) {
     std::fprintf(stderr, "%s\n", error.what());
