@@ -86,7 +86,7 @@ struct Config {
     /// Where profiles are looked for by name, in this order.
     std::vector<std::string> profile_dirs{"/etc/eclip/profiles", "/var/lib/eclip/profiles"};
     std::filesystem::path state_dir = "/var/lib/eclip";
-    std::chrono::milliseconds time_limit{2000};  ///< of making a plan
+    std::chrono::milliseconds time_limit{2000};  ///< of judging a plan, and of choosing its rows
     bool simulate = true;                        ///< candidates are judged by simulation
     std::uint32_t replan_percent = 25;  ///< change of a rate or a request's time, for a new plan
     std::vector<PlannedWorker> workers;

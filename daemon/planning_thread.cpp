@@ -18,6 +18,16 @@ constexpr std::chrono::milliseconds first_limit{15};
 /// Profiles whose absence is said; clients choose the names.
 constexpr std::size_t most_complaints = 64;
 
+/// Rows that there was no time to judge, where the other plan of the same pool has better ones.
+void take_better_rows(planner::Plan& plan, const planner::Plan& other) {
+  plan.value = 0;
+  for (planner::WorkerSet active = 1; active <= plan.rows.size(); ++active) {
+    planner::Row& row = plan.rows[active - 1];
+    if (row.simulated_us.empty() && other.row(active).value < row.value) row = other.row(active);
+    plan.value += planner::share_of(plan.activity, active) * row.value;
+  }
+}
+
 }  // namespace
 
 PlanningThread::PlanningThread(Settings settings, Done done)
@@ -45,7 +55,12 @@ void PlanningThread::order(PlanOrder order) {
 
 bool PlanningThread::is_overtaken() {
   const std::lock_guard lock(mutex_);
-  return ending_ || next_.has_value();
+  return ending_ || (next_ && !is_for_planned(*next_));
+}
+
+bool PlanningThread::is_for_planned(const PlanOrder& order) const {
+  return std::equal(order.workers.begin(), order.workers.end(), planned_.begin(), planned_.end(),
+                    [](const WorkerToPlan& each, WorkerId id) { return each.id == id; });
 }
 
 void PlanningThread::run() {
@@ -72,15 +87,23 @@ void PlanningThread::plan(const PlanOrder& order) {
                       : tl::unexpected(made.error()));
     return made.has_value();
   };
-  if (!hand_over(first_plan(workers)) || !settings_.simulate || is_overtaken()) return;
+  // For the same workers the plan in force, which was judged, is likely better than a first one.
+  const bool is_new = !is_for_planned(order);
+  planned_.clear();
+  for (const WorkerToPlan& each : order.workers) planned_.push_back(each.id);
+  const auto first = first_plan(workers);
+  if (!first || is_new || !settings_.simulate) hand_over(first);
+  if (!first || !settings_.simulate || is_overtaken()) return;
   auto judged = judged_plan(workers);
+  if (judged) take_better_rows(*judged, *first);
   if (is_overtaken() || !hand_over(judged)) return;
   if (std::any_of(workers.begin(), workers.end(),
                   [](const planner::Worker& worker) { return worker.requests_per_s == 0; }))
     return;
-  const auto chosen = planner::choose_rows(
-      settings_.gpu, workers, std::move(*judged),
-      {.objective = settings_.objective, .out_of_time = limit(settings_.time_limit)});
+  const auto chosen = planner::choose_rows(settings_.gpu, workers, std::move(*judged),
+                                           {.objective = settings_.objective,
+                                            .out_of_time = limit(settings_.time_limit),
+                                            .stop = [this] { return is_overtaken(); }});
   if (!is_overtaken()) hand_over(chosen);
 }
 

@@ -62,7 +62,8 @@ class PlanningThread {
   };
   /// Called on the thread, up to three times for an order: with a plan by the cost model within
   /// some 20 ms; when candidates are to be simulated, with the one that is best there; and, when
-  /// all workers have rates, with rows chosen by simulated arrivals.
+  /// all workers have rates, with rows chosen by simulated arrivals. Where these two come, the
+  /// first one is left out for the workers of the order before.
   using Done = std::function<void(const PlanOrder& order, Result<nlohmann::json> document)>;
 
   PlanningThread(Settings settings, Done done);
@@ -71,7 +72,7 @@ class PlanningThread {
   PlanningThread(const PlanningThread&) = delete;
   PlanningThread& operator=(const PlanningThread&) = delete;
 
-  /// Replaces an order that has not been begun; of one that has been, no second plan comes.
+  /// Replaces an order that has not been begun. One that has been is given up for other workers.
   void order(PlanOrder order);
 
  private:
@@ -80,6 +81,7 @@ class PlanningThread {
   void run();
   void plan(const PlanOrder& order);
   [[nodiscard]] bool is_overtaken();
+  [[nodiscard]] bool is_for_planned(const PlanOrder& order) const;
   std::vector<planner::Worker> workers_of(const PlanOrder& order);
   /// The worker's kernels with its factors; the same objects as for the last order if nothing has
   /// changed, by which the planner knows workers again.
@@ -95,6 +97,7 @@ class PlanningThread {
 
   const Settings settings_;
   const Done done_;
+  std::vector<WorkerId> planned_;  // of the order that was begun last; the thread's own
   // The last plan by the cost model; the thread's own.
   std::optional<planner::Plan> previous_;
   double previous_group_us_ = 0;

@@ -18,6 +18,8 @@ using model::PacketKind;
 using model::SignalAddress;
 
 constexpr std::uint32_t steps_between_questions = 1024;
+/// Times of arrival at lower rates do not fit into a DeviceTime for long.
+constexpr double least_rate = 1e-4;
 
 DeviceTime of_us(double us) {
   return DeviceTime(std::llround(us * 1000));
@@ -53,9 +55,12 @@ class OpenLoop final : public model::Host {
       : streams_(streams), table_(table), options_(options), device_(gpu, *this) {}
 
   Result<void> add(const Worker& worker, const Groups& groups) {
-    if (!std::isfinite(worker.requests_per_s) || worker.requests_per_s <= 0)
+    if (!std::isfinite(worker.requests_per_s) || worker.requests_per_s < least_rate)
       return fail(Errc::invalid_argument,
-                  "worker '" + worker.name + "' has no rate of arrival; give requests per second");
+                  "worker '" + worker.name +
+                      "' has no rate of arrival; give requests per second, at "
+                      "least " +
+                      std::to_string(least_rate));
     OpenRunner& runner = runners_.emplace_back(worker, groups, options_, runners_.size());
     for (const CuMask& mask : streams_) {
       const auto queue = device_.create_queue(mask);
@@ -71,6 +76,10 @@ class OpenLoop final : public model::Host {
     for (std::uint32_t steps = 0; !is_done(); ++steps) {
       if (options_.stop && steps % steps_between_questions == 0 && options_.stop())
         return fail(Errc::timed_out, "the simulation was stopped");
+      if (options_.most_requests != 0 && completed_ >= options_.most_requests)
+        return fail(Errc::timed_out, "all workers together have " + std::to_string(completed_) +
+                                         " requests, and one has fewer than " +
+                                         std::to_string(options_.requests));
       step();
     }
     OpenLoopOutcome outcome;
@@ -124,6 +133,7 @@ class OpenLoop final : public model::Host {
     const std::chrono::duration<double, std::micro> latency =
         device_.now() - runner.waiting.front();
     runner.latency_us.push_back(latency.count());
+    ++completed_;
     runner.waiting.pop_front();
     runner.sent = 0;
     runner.completed = 0;
@@ -181,6 +191,7 @@ class OpenLoop final : public model::Host {
   const OpenLoopOptions& options_;
   Device device_;
   std::vector<OpenRunner> runners_;
+  std::uint64_t completed_ = 0;           // requests of all
   std::vector<std::int64_t> signals_{0};  // index 0 is no_signal
 };
 

@@ -16,8 +16,9 @@ using StreamTable =
     std::function<std::uint32_t(std::size_t worker, std::size_t group, WorkerSet active)>;
 
 struct OpenLoopOptions {
-  std::uint32_t requests = 200;       ///< that the worker with the fewest completes; all count
-  std::uint64_t seed = 1;             ///< of the arrivals, which depend on nothing else but rates
+  std::uint32_t requests = 200;     ///< that the worker with the fewest completes; all count
+  std::uint64_t most_requests = 0;  ///< of all workers together; then it ends in vain. 0: no limit
+  std::uint64_t seed = 1;           ///< of the arrivals, which depend on nothing else but rates
   double request_overhead_us = 25.5;  ///< host time from a completion to a request that waits
   std::function<bool()> stop{};       ///< asked now and then; true ends the simulation
 };
@@ -31,7 +32,7 @@ struct OpenLoopOutcome {
 /// wait in its queue. It looks at who is active when a group is complete, for the group after the
 /// next: one group is always under way in front of it. A switch is made as in run_closed_loop; each
 /// worker has queues of its own. Errc::invalid_argument when a mask does not fit the GPU or a
-/// worker has no rate; Errc::timed_out when it was stopped.
+/// worker's rate is below 1e-4; Errc::timed_out when it was stopped or has most_requests.
 Result<OpenLoopOutcome> run_open_loop(const model::GpuDescription& gpu,
                                       std::span<const Worker> workers,
                                       std::span<const Groups> groups,

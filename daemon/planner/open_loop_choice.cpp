@@ -12,20 +12,29 @@ namespace {
 
 /// A row replaces another when it is better by more than this: less is chance.
 constexpr double least_gain_of_choice = 0.005;
+/// Workers with a lower rate are hardly ever active.
+constexpr double least_simulated_rate = 0.1;
+/// A queue grows as surely at so many times what the GPU can do alone.
+constexpr double most_simulated_load = 2;
+/// A bound that is broken anyway may be broken by so many times as much.
+constexpr double same_lateness = 1.001;
 
 /// Streams of all rows.
 using RowStreams = std::vector<GroupStreams>;  // [active - 1]
 
-double value_of_outcome(const OpenLoopOutcome& outcome) {
+double value_of_outcome(const OpenLoopOutcome& outcome, std::span<const Worker> workers) {
   double sum = 0;
-  for (std::vector<double> latency_us : outcome.latency_us) {
+  double weights = 0;
+  for (std::size_t w = 0; w < workers.size(); ++w) {
+    std::vector<double> latency_us = outcome.latency_us[w];
     const double count = static_cast<double>(latency_us.size());
     const double mean = std::accumulate(latency_us.begin(), latency_us.end(), 0.0) / count;
     const auto p95 = latency_us.begin() + std::lround(0.95 * (count - 1));
     std::nth_element(latency_us.begin(), p95, latency_us.end());
-    sum += (std::log(mean) + std::log(*p95)) / 2;
+    sum += workers[w].weight * (std::log(mean) + std::log(*p95)) / 2;
+    weights += workers[w].weight;
   }
-  return std::exp(sum / static_cast<double>(outcome.latency_us.size()));
+  return std::exp(sum / weights);
 }
 
 /// Of the plan's streams, and of the one without a mask.
@@ -45,7 +54,18 @@ Result<double> simulated_value(const model::GpuDescription& gpu, std::span<const
   };
   const auto outcome = run_open_loop(gpu, workers, plan.groups, masks, table, options);
   if (!outcome) return tl::unexpected(outcome.error());
-  return value_of_outcome(*outcome);
+  return value_of_outcome(*outcome, workers);
+}
+
+/// A row of these streams, predicted and simulated in a closed loop.
+Result<Row> whole_row(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                      const Plan& plan, const RowSearch& search, std::span<const CuMask> masks,
+                      const GroupStreams& streams, const std::function<bool()>& stop) {
+  Row row = search.evaluate(streams);
+  const auto outcome =
+      simulate_row(gpu, workers, plan.groups, masks, search, LoopOptions{.stop = stop}, row);
+  if (!outcome) return tl::unexpected(outcome.error());
+  return row;
 }
 
 class RowChoice {
@@ -60,19 +80,12 @@ class RowChoice {
         masks_(masks),
         options_(options),
         loop_(options.loop) {
-    loop_.stop = options.out_of_time;
+    loop_.stop = [this] { return is_set(options_.out_of_time) || is_set(options_.stop); };
+    loop_.most_requests = options.most_rounds * options.loop.requests * workers.size();
     for (const Row& row : plan.rows) best_.push_back(row.streams);
   }
 
-  /// The best rows; those so far when time was up.
-  Result<RowStreams> run() {
-    auto chosen = choose();
-    if (!chosen && chosen.error().code != Errc::timed_out) return tl::unexpected(chosen.error());
-    return std::move(best_);
-  }
-
- private:
-  Result<void> choose() {
+  Result<void> run() {
     auto value = simulated_value(gpu_, workers_, plan_, masks_, best_, loop_);
     if (!value) return tl::unexpected(value.error());
     best_value_ = *value;
@@ -102,6 +115,11 @@ class RowChoice {
     }
     return {};
   }
+  /// The best rows; after an error of run(), those so far.
+  [[nodiscard]] const RowStreams& best() const { return best_; }
+
+ private:
+  static bool is_set(const std::function<bool()>& question) { return question && question(); }
 
   /// Nobody masked, everybody at home, the row of all workers.
   [[nodiscard]] std::vector<GroupStreams> whole_rows(WorkerSet active) const {
@@ -148,7 +166,10 @@ class RowChoice {
   }
 
   Result<void> try_rows(RowStreams rows) {
-    if (rows == best_ || breaks_bound(rows)) return {};
+    if (rows == best_) return {};
+    const auto is_late = breaks_bound(rows);
+    if (!is_late) return tl::unexpected(is_late.error());
+    if (*is_late) return {};
     auto value = simulated_value(gpu_, workers_, plan_, masks_, rows, loop_);
     if (!value) return tl::unexpected(value.error());
     if (*value > best_value_ * (1 - least_gain_of_choice)) return {};
@@ -161,18 +182,21 @@ class RowChoice {
     rows[active - 1] = std::move(row);
     return try_rows(std::move(rows));
   }
-  /// Whether a worker is later than its bound in a row that is new, and not in the plan's.
-  [[nodiscard]] bool breaks_bound(const RowStreams& rows) const {
+  /// Whether a row that is new makes a worker late that is not in the plan's, or later.
+  [[nodiscard]] Result<bool> breaks_bound(const RowStreams& rows) const {
     if (std::none_of(workers_.begin(), workers_.end(),
                      [](const Worker& worker) { return worker.latency_bound_us > 0; }))
       return false;
     for (WorkerSet active = 1; active <= rows.size(); ++active) {
       if (rows[active - 1] == best_[active - 1]) continue;
-      const Row row = search_.evaluate(rows[active - 1]);
-      for (const Violation& late : violations_of(workers_, active, row))
+      const auto row =
+          whole_row(gpu_, workers_, plan_, search_, masks_, rows[active - 1], loop_.stop);
+      if (!row) return tl::unexpected(row.error());
+      for (const Violation& late : violations_of(workers_, active, *row))
         if (std::none_of(plan_.violations.begin(), plan_.violations.end(),
                          [&](const Violation& known) {
-                           return known.active == active && known.worker == late.worker;
+                           return known.active == active && known.worker == late.worker &&
+                                  late.request_us <= known.request_us * same_lateness;
                          }))
           return true;
     }
@@ -200,10 +224,17 @@ class RowChoice {
   double best_value_ = 0;
 };
 
-std::vector<Worker> all_as_planned(const model::GpuDescription& gpu,
-                                   std::span<const Worker> workers) {
+/// As planned, and with a rate that can be simulated.
+std::vector<Worker> to_simulate(const model::GpuDescription& gpu, std::span<const Worker> workers) {
   std::vector<Worker> planned;
-  for (const Worker& worker : workers) planned.push_back(as_planned(gpu, worker));
+  for (const Worker& worker : workers) {
+    planned.push_back(as_planned(gpu, worker));
+    if (worker.requests_per_s == 0) continue;
+    const double capacity = 1e6 / service_us(planned.back(), gpu.geometry.cu_count());
+    planned.back().requests_per_s =
+        std::min(std::max(worker.requests_per_s, least_simulated_rate),
+                 std::max(most_simulated_load * capacity, least_simulated_rate));
+  }
   return planned;
 }
 
@@ -213,35 +244,32 @@ Result<double> open_loop_value(const model::GpuDescription& gpu, std::span<const
                                const Plan& plan, const OpenLoopOptions& options) {
   RowStreams rows;
   for (const Row& row : plan.rows) rows.push_back(row.streams);
-  return simulated_value(gpu, all_as_planned(gpu, workers), plan, masks_of(plan, gpu), rows,
-                         options);
+  return simulated_value(gpu, to_simulate(gpu, workers), plan, masks_of(plan, gpu), rows, options);
 }
 
 Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worker> workers,
                          Plan plan, const OpenLoopChoiceOptions& options) {
-  const std::vector<Worker> planned = all_as_planned(gpu, workers);
+  if (options.objective == Objective::energy) return plan;
+  const std::vector<Worker> planned = to_simulate(gpu, workers);
   const std::vector<CuMask> masks = masks_of(plan, gpu);
   const CostTables tables(gpu, planned, masks, Resolution::classes);
   const CostOptions cost{.unmasked = plan.unmasked};
   const SearchOptions how{.objective = options.objective};
   const RowSearch search(gpu, tables, plan.groups, cost, how);
-  auto chosen = RowChoice(gpu, planned, plan, search, masks, options).run();
-  if (!chosen) return tl::unexpected(chosen.error());
-  const auto simulate = [&](Row& row) -> Result<void> {
-    const LoopOptions loop{.stop = options.out_of_time};
-    const auto outcome = simulate_row(gpu, planned, plan.groups, masks, search, loop, row);
-    if (!outcome && outcome.error().code != Errc::timed_out) return tl::unexpected(outcome.error());
-    return {};
-  };
+  RowChoice choice(gpu, planned, plan, search, masks, options);
+  const auto done = choice.run();
+  if (!done && done.error().code != Errc::timed_out) return tl::unexpected(done.error());
+  if (options.stop && options.stop()) return fail(Errc::timed_out, "the choice was stopped");
   plan.complete = plan.complete && !(options.out_of_time && options.out_of_time());
   plan.violations.clear();
   plan.value = 0;
   for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
     Row& row = plan.rows[active - 1];
-    if (row.streams != (*chosen)[active - 1]) {
-      row = search.evaluate(std::move((*chosen)[active - 1]));
+    if (const GroupStreams& streams = choice.best()[active - 1]; row.streams != streams) {
+      auto whole = whole_row(gpu, planned, plan, search, masks, streams, options.stop);
+      if (!whole) return tl::unexpected(whole.error());
+      row = std::move(*whole);
       row.by_arrivals = true;
-      if (auto done = simulate(row); !done) return tl::unexpected(done.error());
     }
     plan.value += share_of(plan.activity, active) * row.value;
     for (const Violation& late : violations_of(planned, active, row))

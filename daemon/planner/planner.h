@@ -46,7 +46,7 @@ struct PlannerOptions {
 struct Candidate {
   std::string name;
   /// Expected over the active sets, by the cost model. The plan's is not larger; with
-  /// judge_by_simulation, the plan's simulated_value for all workers is not.
+  /// judge_by_simulation, the plan's simulated_value for all workers is not, but for keep_up.
   double value = 0;
   Row all_active;  ///< its row for all workers at once
 };

@@ -46,7 +46,7 @@ struct Row {
   bool by_arrivals = false;  ///< chosen by choose_rows, whatever its value
 };
 
-/// A latency bound that a row does not keep. Nothing better was found for that set of workers.
+/// A latency bound that a row does not keep. None was found that does for that set of workers.
 struct Violation {
   WorkerSet active = 0;
   std::size_t worker = 0;

@@ -175,7 +175,7 @@ Result<Plan> plan_for(const model::GpuDescription& gpu, std::span<const Worker> 
   options.judge_by_simulation = false;
   auto other = planner::make_plan(gpu, workers, options);
   if (!other) return other;
-  const planner::OpenLoopChoiceOptions choice;
+  const planner::OpenLoopChoiceOptions choice{.objective = objective};
   const auto value = planner::open_loop_value(gpu, workers, *plan, choice.loop);
   if (!value) return tl::unexpected(value.error());
   const auto value_of_other = planner::open_loop_value(gpu, workers, *other, choice.loop);

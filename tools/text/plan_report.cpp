@@ -125,7 +125,7 @@ std::string why_not(double relative, bool by_arrivals) {
   if (relative > 0.999) return "as good for all at once; the plan also has rows for idle workers";
   return fmt::format("{:.1f} % better for all at once, but worse {}", 100 * (1 - relative),
                      by_arrivals ? "with requests that arrive at random"
-                                 : "than another simple policy in p95 or throughput");
+                                 : "over the active sets, in p95 or in throughput");
 }
 
 std::string rejected(const json& plan) {

@@ -338,6 +338,25 @@ TEST_F(PlanKeeperTest, SimulatedPlansTakeThePlaceOfTheFirst) {
   EXPECT_EQ(current("/complete"), "true");
 }
 
+TEST_F(PlanKeeperTest, ForTheSameWorkersAJudgedPlanIsFollowedByAJudgedOne) {
+  config_.planner.simulate = true;
+  config_.planner.time_limit = std::chrono::minutes(1);
+  begin();
+  const Memory& memory = join(1, "a", "alexnet-b1");
+  join(2, "b", "shufflenet_v2_x1_0-b1");
+  const auto is_judged = [&](std::uint64_t epoch) {
+    const auto document = keeper_->document(epoch);
+    return document && document->at("workers").size() == 2 &&
+           document->at(json::json_pointer("/rows/2/simulated_value")) > 0;
+  };
+  ASSERT_TRUE(eventually([&] { return is_judged(0); }));
+  const std::uint64_t epoch = plan_epoch_.load();
+  memory.request->time_permille = 3000;
+  keeper_->look_at_loads();
+  ASSERT_TRUE(plan_comes_after(epoch));
+  EXPECT_TRUE(is_judged(epoch + 1));
+}
+
 TEST_F(PlanKeeperTest, WithTheRatesOfAllWorkersRowsAreChosenByArrivals) {
   config_.planner.simulate = true;
   config_.planner.time_limit = std::chrono::minutes(1);

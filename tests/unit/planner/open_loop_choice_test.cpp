@@ -117,9 +117,63 @@ TEST(OpenLoopChoice, ALatencyBoundThatThePlanKeepsIsKept) {
   workers[1].latency_bound_us = 1100;
   const auto bound = choose_rows(small_gpu(), workers, at_home, {});
   ASSERT_TRUE(bound) << bound.error().message();
-  EXPECT_LE(bound->rows.back().prediction.request_us[1], 1100);
+  EXPECT_EQ(of_all(*bound).at(1), 2U);
   EXPECT_TRUE(bound->violations.empty());
   EXPECT_GT(free->rows.back().prediction.request_us[1], 1100);
+}
+
+TEST(OpenLoopChoice, AWorkerThatIsLateAnywayIsNotMadeLater) {
+  std::vector<Worker> workers{worker_of("a", 10, filling_kernel(16, 100)),
+                              worker_of("b", 10, filling_kernel(8, 100))};
+  for (Worker& worker : workers) worker.requests_per_s = 200;
+  workers[1].latency_bound_us = 100;
+  Plan at_home = with_rows(plan_of(workers), {1, 2});
+  for (Violation& late : at_home.violations) late.request_us = 1040;
+  const auto chosen = choose_rows(small_gpu(), workers, at_home, {});
+  ASSERT_TRUE(chosen) << chosen.error().message();
+  EXPECT_EQ(of_all(*chosen).at(1), 2U);
+  ASSERT_FALSE(chosen->violations.empty());
+  for (const Violation& late : chosen->violations) EXPECT_LE(late.request_us, 1041);
+}
+
+TEST(OpenLoopChoice, AHeavyWorkersLatencyCountsMore) {
+  // On no masks a gains and b loses, on halves the other way round.
+  std::vector<Worker> workers{worker_of("a", 10, filling_kernel(16, 100)),
+                              worker_of("b", 10, filling_kernel(8, 100))};
+  for (Worker& worker : workers) worker.requests_per_s = 200;
+  const Plan at_home = with_rows(plan_of(workers), {1, 2});
+  workers[1].weight = 100;
+  const auto chosen = choose_rows(small_gpu(), workers, at_home, {});
+  ASSERT_TRUE(chosen) << chosen.error().message();
+  EXPECT_EQ(of_all(*chosen).at(1), 2U) << "without the weight it is not masked";
+}
+
+TEST(OpenLoopChoice, QueuesSayNothingOfEnergy) {
+  const std::vector<Worker> workers = halves(600);
+  const Plan crowded = with_rows(plan_of(workers), {1, 1});
+  const auto chosen = choose_rows(small_gpu(), workers, crowded, {.objective = Objective::energy});
+  ASSERT_TRUE(chosen) << chosen.error().message();
+  EXPECT_EQ(of_all(*chosen), of_all(crowded));
+}
+
+TEST(OpenLoopChoice, AnyRateEnds) {
+  for (const double rate : {std::numeric_limits<double>::denorm_min(), 1e-12, 1e-4, 1e6}) {
+    std::vector<Worker> workers = halves(2000);
+    workers[0].requests_per_s = rate;
+    const Plan plan = plan_of(workers);
+    const auto chosen = choose_rows(small_gpu(), workers, plan, {.most_rounds = 5});
+    ASSERT_TRUE(chosen) << chosen.error().message();
+    EXPECT_EQ(of_all(*chosen), of_all(plan)) << "too different to be simulated: " << rate;
+    EXPECT_TRUE(chosen->complete);
+  }
+}
+
+TEST(OpenLoopChoice, StoppedItIsNoPlan) {
+  const std::vector<Worker> workers = halves(600);
+  const auto chosen =
+      choose_rows(small_gpu(), workers, plan_of(workers), {.stop = [] { return true; }});
+  ASSERT_FALSE(chosen);
+  EXPECT_EQ(chosen.error().code, Errc::timed_out);
 }
 
 TEST(OpenLoopChoice, OutOfTimeItIsThePlan) {
