@@ -231,7 +231,8 @@ TEST_F(EclipdLeaseLife, WhatIsNotOnTheGpuWhenTheGraceIsOverIsDroppedAndReportedA
     ASSERT_TRUE(eventually([&] { return lease.try_submit(dispatch); }));
   }
   Token token{};
-  ASSERT_TRUE(lease.try_submit(kernel.next(1, ECLIP_PACKET_SIGNAL, last.id()), &token));
+  const eclip_dispatch with_signal = kernel.next(1, ECLIP_PACKET_SIGNAL, last.id());
+  ASSERT_TRUE(eventually([&] { return lease.try_submit(with_signal, &token); }));
   revoke(lease.describe().id, "0");
   const Failure failure = failure_of([&] { static_cast<void>(connection.wait(token, patience)); });
   EXPECT_EQ(failure.code, ECANCELED) << failure.words;

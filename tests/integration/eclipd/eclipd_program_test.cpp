@@ -222,7 +222,8 @@ TEST_F(EclipdProgram, AKilledWorkerLeavesNothingAndTheOthersEndRight) {
 
 TEST_F(EclipdProgram, AWorkerAloneHasTheGpuAndGoesToItsLeafWhenAnotherHasRequests) {
   constexpr int rounds = 2;
-  start();
+  start(
+      "planner.time_limit_ms = 60000");  // the whole plan, which has leaves, however slow eclipd is
   eclip_connect_options options{};
   options.struct_size = sizeof options;
   options.worker_name = "other";
@@ -232,6 +233,10 @@ TEST_F(EclipdProgram, AWorkerAloneHasTheGpuAndGoesToItsLeafWhenAnotherHasRequest
   const auto worker = steady("worker", shufflenet);
   ASSERT_TRUE(plans_for(2));
   ASSERT_TRUE(eventually([&] { return other.plan(3, 0).has_value(); }));
+  // A change of plans would be another reason to switch.
+  ASSERT_TRUE(eventually([&] {
+    return control({"plan", "show"}).at("rows").back().at("simulated_value") > 0;
+  }));
   WorkerScheduler scheduler = other.scheduler();
   WorkerProgram program = scheduler.create_program();
   program.begin_request();
