@@ -234,9 +234,10 @@ TEST_F(EclipdProgram, AWorkerAloneHasTheGpuAndGoesToItsLeafWhenAnotherHasRequest
   ASSERT_TRUE(plans_for(2));
   ASSERT_TRUE(eventually([&] { return other.plan(3, 0).has_value(); }));
   // A change of plans would be another reason to switch.
-  ASSERT_TRUE(eventually([&] {
+  const auto is_judged = [&] {
     return control({"plan", "show"}).at("rows").back().at("simulated_value") > 0;
-  }));
+  };
+  ASSERT_TRUE(eventually(is_judged, std::chrono::seconds(60)));
   WorkerScheduler scheduler = other.scheduler();
   WorkerProgram program = scheduler.create_program();
   program.begin_request();
