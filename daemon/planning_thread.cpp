@@ -19,13 +19,13 @@ constexpr std::chrono::milliseconds first_limit{15};
 constexpr std::size_t most_complaints = 64;
 
 /// Rows that there was no time to judge, where the other plan of the same pool has better ones.
-void take_better_rows(planner::Plan& plan, const planner::Plan& other) {
-  plan.value = 0;
+void take_better_rows(planner::Plan& plan, const planner::Plan& other,
+                      std::span<const planner::Worker> workers) {
   for (planner::WorkerSet active = 1; active <= plan.rows.size(); ++active) {
     planner::Row& row = plan.rows[active - 1];
     if (row.simulated_us.empty() && other.row(active).value < row.value) row = other.row(active);
-    plan.value += planner::share_of(plan.activity, active) * row.value;
   }
+  planner::sum_up_rows(plan, workers);
 }
 
 }  // namespace
@@ -95,7 +95,7 @@ void PlanningThread::plan(const PlanOrder& order) {
   if (!first || is_new || !settings_.simulate) hand_over(first);
   if (!first || !settings_.simulate || is_overtaken()) return;
   auto judged = judged_plan(workers);
-  if (judged) take_better_rows(*judged, *first);
+  if (judged) take_better_rows(*judged, *first, workers);
   if (is_overtaken() || !hand_over(judged)) return;
   if (std::any_of(workers.begin(), workers.end(),
                   [](const planner::Worker& worker) { return worker.requests_per_s == 0; }))

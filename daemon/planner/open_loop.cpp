@@ -56,11 +56,9 @@ class OpenLoop final : public model::Host {
 
   Result<void> add(const Worker& worker, const Groups& groups) {
     if (!std::isfinite(worker.requests_per_s) || worker.requests_per_s < least_rate)
-      return fail(Errc::invalid_argument,
-                  "worker '" + worker.name +
-                      "' has no rate of arrival; give requests per second, at "
-                      "least " +
-                      std::to_string(least_rate));
+      return fail(Errc::invalid_argument, "worker '" + worker.name +
+                                              "' has no rate of arrival; give at least " +
+                                              std::to_string(least_rate) + " requests per second");
     OpenRunner& runner = runners_.emplace_back(worker, groups, options_, runners_.size());
     for (const CuMask& mask : streams_) {
       const auto queue = device_.create_queue(mask);

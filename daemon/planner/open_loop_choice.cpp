@@ -261,8 +261,6 @@ Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worke
   if (!done && done.error().code != Errc::timed_out) return tl::unexpected(done.error());
   if (options.stop && options.stop()) return fail(Errc::timed_out, "the choice was stopped");
   plan.complete = plan.complete && !(options.out_of_time && options.out_of_time());
-  plan.violations.clear();
-  plan.value = 0;
   for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
     Row& row = plan.rows[active - 1];
     if (const GroupStreams& streams = choice.best()[active - 1]; row.streams != streams) {
@@ -271,10 +269,8 @@ Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worke
       row = std::move(*whole);
       row.by_arrivals = true;
     }
-    plan.value += share_of(plan.activity, active) * row.value;
-    for (const Violation& late : violations_of(planned, active, row))
-      plan.violations.push_back(late);
   }
+  sum_up_rows(plan, planned);
   return plan;
 }
 

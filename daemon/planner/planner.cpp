@@ -208,16 +208,13 @@ class Planning {
     std::vector<double> bounds;
     for (WorkerSet active = 1; active <= all(); ++active)
       bounds.push_back(search.lower_bound(active, pool->streams));
-    plan.value = expected(rows);
     plan.lower_bound = mean(bounds);
     plan.complete = !out_of_time();
     plan.pool = pool->pool;
     plan.unmasked = static_cast<std::uint32_t>(pool->pool.streams.size());
     for (Row& row : rows) renumber(row, pool->streams);
     plan.rows = std::move(rows);
-    for (WorkerSet active = 1; active <= all(); ++active)
-      for (const Violation& late : violations_of(workers_, active, plan.row(active)))
-        plan.violations.push_back(late);
+    sum_up_rows(plan, workers_);
     plan.memory = std::move(memory_);
     return plan;
   }
@@ -680,6 +677,16 @@ double share_of(std::span<const double> activity, WorkerSet active) {
     none *= 1 - activity[w];
   }
   return product / (1 - none);
+}
+
+void sum_up_rows(Plan& plan, std::span<const Worker> workers) {
+  plan.value = 0;
+  plan.violations.clear();
+  for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
+    plan.value += share_of(plan.activity, active) * plan.row(active).value;
+    for (const Violation& late : violations_of(workers, active, plan.row(active)))
+      plan.violations.push_back(late);
+  }
 }
 
 Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s) {

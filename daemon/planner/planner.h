@@ -77,6 +77,9 @@ struct Plan {
 /// Share of the time in which any worker is active that exactly these are; by Plan::activity.
 double share_of(std::span<const double> activity, WorkerSet active);
 
+/// Sets what follows from the rows: value and violations.
+void sum_up_rows(Plan& plan, std::span<const Worker> workers);
+
 /// A worker that runs the profiled request, with the profile's constraints.
 Worker profiled_worker(const model::Profile& profile, std::string name, double requests_per_s = 0);
 
