@@ -27,13 +27,13 @@ if(ECLIP_SANITIZE)
     target_compile_definitions(eclip_build_flags INTERFACE ECLIP_SANITIZE_ADDRESS)
   endif()
   if(ECLIP_SANITIZE MATCHES "thread")
-    # std::atomic_thread_fence is outside what GCC's TSan models; the code that needs one says so.
-    target_compile_options(eclip_build_flags INTERFACE -Wno-tsan)
+    # std::atomic_thread_fence is outside what ThreadSanitizer models; the code that needs one says so.
+    target_compile_options(eclip_build_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
   endif()
 endif()
 
-if(ECLIP_FUZZ)
-  # clang 14 has these two, which GCC has not.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # Parts of -Wconversion that GCC's has not.
   target_compile_options(eclip_build_flags INTERFACE -Wno-sign-conversion -Wno-shorten-64-to-32)
 endif()
 
