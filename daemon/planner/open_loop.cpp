@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "daemon/model/device.h"
 #include "daemon/planner/arrivals.h"
 
 namespace eclip::planner {

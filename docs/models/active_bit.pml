@@ -1,6 +1,6 @@
 /* The bit of a worker in the active set: when all threads are through, it is right.
  *
- * The code: Scheduler::add_work, show_activity, read_plan (libeclip/scheduler.cpp). Threads begin
+ * The code: Scheduler::add_work, show_activity, read_plan (libeclip/scheduler.cpp, scheduler_groups.cpp). Threads begin
  * and complete requests, others say how many wait, and the one that reads the plan learns the
  * worker's seat, all at once. Whoever has made the first request or ended the last shows it.
  *

@@ -1,6 +1,6 @@
 /* How a worker changes its stream: order is kept, whatever the plan, the others and the GPU do.
  *
- * The code: Scheduler::start_group, choose, move_to, take_signal (libeclip/scheduler.cpp),
+ * The code: Scheduler::start_group, choose, move_to, take_signal (libeclip/scheduler_groups.cpp),
  * PlanReader and write_plan (ipc/plan_table.cpp), Forwarder::forward (daemon/forwarder.cpp). Two
  * workers, each with a ring for each of two streams and two signals, send one kernel of before and
  * then groups of one kernel, at most two of them not complete. The stream is chosen where a group
