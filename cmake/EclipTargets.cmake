@@ -26,6 +26,11 @@ if(ECLIP_SANITIZE)
   if(ECLIP_SANITIZE MATCHES "address")
     target_compile_definitions(eclip_build_flags INTERFACE ECLIP_SANITIZE_ADDRESS)
   endif()
+  if(ECLIP_SANITIZE MATCHES "undefined")
+    # Checks at each access to an object, which take a sixth of the build: what an access to null or
+    # to an object that is not there does, AddressSanitizer shows.
+    target_compile_options(eclip_build_flags INTERFACE -fno-sanitize=null,vptr)
+  endif()
   if(ECLIP_SANITIZE MATCHES "thread")
     # std::atomic_thread_fence is outside what ThreadSanitizer models; the code that needs one says so.
     target_compile_options(eclip_build_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
