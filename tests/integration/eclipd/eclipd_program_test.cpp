@@ -22,11 +22,10 @@ constexpr const char* vgg = "vgg19-b8";
 
 class EclipdProgram : public EclipdTest {
  protected:
-  /// A worker that replays a profile by the plan and checks its value.
-  [[nodiscard]] static std::unique_ptr<ChildProcess> planned(const std::string& name,
-                                                             const std::string& profile,
-                                                             const std::vector<std::string>& more) {
-    std::vector<std::string> command{
+  /// A worker that replays a profile by the plan and checks its value, until it is told to end.
+  [[nodiscard]] static std::unique_ptr<ChildProcess> steady(const std::string& name,
+                                                            const std::string& profile) {
+    const std::vector<std::string> command{
         ECLIP_REPLAY_PROGRAM,
         "--json",
         "--mix",
@@ -37,14 +36,10 @@ class EclipdProgram : public EclipdTest {
         "--name",
         name,
         "--timeout-s",
-        "20"};
-    command.insert(command.end(), more.begin(), more.end());
+        "20",
+        "--requests",
+        "1000000"};
     return std::make_unique<ChildProcess>(command);
-  }
-  /// One that goes on until it is told to end.
-  [[nodiscard]] static std::unique_ptr<ChildProcess> steady(const std::string& name,
-                                                            const std::string& profile) {
-    return planned(name, profile, {"--requests", "1000000"});
   }
   /// What it reports once it has ended, all values right.
   static json end_of(ChildProcess& worker) {
@@ -110,9 +105,12 @@ TEST_F(EclipdProgram, TwoToFourWorkersGiveRightValues) {
   ASSERT_TRUE(plans_for(2));
   ASSERT_TRUE(goes_on("w0") && goes_on("w1"));
   for (std::size_t i = 2; i < 4; ++i)
-    workers.push_back(
-        planned("w" + std::to_string(i), profiles[i], {"--requests", "10", "--warmup", "3"}));
-  for (std::size_t i = 2; i < 4; ++i) end_of(*workers[i]);
+    workers.push_back(steady("w" + std::to_string(i), profiles[i]));
+  ASSERT_TRUE(plans_for(4));
+  for (std::size_t i = 2; i < 4; ++i) {
+    EXPECT_TRUE(goes_on("w" + std::to_string(i)));
+    stop(*workers[i]);
+  }
   // What goes by the plan goes by the plan: no reason but that there was none yet.
   for (const char* name : {"w0", "w1"}) {
     const json bypassed = show(name).at("schedule").at("kernels_bypassed");
