@@ -33,7 +33,7 @@ std::string means_table(const std::vector<PolicySummary>& all) {
 std::string targets_text(const std::vector<ColocateTarget>& targets) {
   std::string text = "\n| GPU | target | limit | reached | |\n| --- | --- | ---: | ---: | --- |\n";
   for (const ColocateTarget& target : targets)
-    text += fmt::format("| {} | {} | {} {:.2f} | {:.2f} | {} |\n", target.gpu, target.name,
+    text += fmt::format("| {} | {} | {} {:.2f} | {:.3f} | {} |\n", target.gpu, target.name,
                         target.at_least ? ">=" : "<=", target.limit, target.value,
                         target.met() ? "met" : "NOT met");
   return text;

@@ -14,6 +14,7 @@
 namespace eclip::test {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using namespace std::chrono_literals;
 
@@ -455,6 +456,27 @@ TEST(PlanReport, ShowsWhatADocumentDoesNotSayAsMissing) {
     EXPECT_EQ(text::plan_difference(document, document), "No difference.\n");
   }
   EXPECT_THAT(text::plan_table({{"workers", {{{"name", "vision"}}}}}), HasSubstr("0  vision  -"));
+}
+
+TEST(PlanReport, SaysWhyEachCandidateWasRejected) {
+  nlohmann::json plan{{"rows", {{{"active", {0}}, {"value", 10}}}},
+                      {"candidates",
+                       {{{"name", "slow"}, {"all_active_value", 12}},
+                        {{"name", "equal"}, {"all_active_value", 10.002}},
+                        {{"name", "fast"}, {"all_active_value", 8}},
+                        {{"name", "simulated"}, {"all_active_value", 8}, {"simulated_value", 11}},
+                        {{"name", "unknown"}}}}};
+  const std::string text = text::plan_explanation(plan);
+  EXPECT_THAT(text, ContainsRegex("slow +12.000 +20.0 % worse\n"));
+  EXPECT_THAT(text, ContainsRegex("equal +10.002 +as good for all at once; the plan also"));
+  EXPECT_THAT(text, ContainsRegex("fast +8.000 +20.0 % better for all at once, but worse over the "
+                                  "active sets"));
+  EXPECT_THAT(text, ContainsRegex("simulated +11.000 +10.0 % worse\n"));
+  EXPECT_THAT(text, ContainsRegex("unknown +-  -\n"));
+  plan["rows"][0]["by_arrivals"] = true;
+  EXPECT_THAT(text::plan_explanation(plan),
+              ContainsRegex("fast +8.000 +20.0 % better for all at once, but worse with requests "
+                            "that arrive at random"));
 }
 
 }  // namespace
