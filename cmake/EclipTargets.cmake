@@ -27,8 +27,7 @@ if(ECLIP_SANITIZE)
     target_compile_definitions(eclip_build_flags INTERFACE ECLIP_SANITIZE_ADDRESS)
   endif()
   if(ECLIP_SANITIZE MATCHES "undefined")
-    # Checks at each access to an object, which take a sixth of the build: what an access to null or
-    # to an object that is not there does, AddressSanitizer shows.
+    # At each access to an object, and much to compile: AddressSanitizer shows what such accesses do.
     target_compile_options(eclip_build_flags INTERFACE -fno-sanitize=null,vptr)
   endif()
   if(ECLIP_SANITIZE MATCHES "thread")
