@@ -19,6 +19,11 @@ using ::testing::HasSubstr;
 constexpr const char* shufflenet = "shufflenet_v2_x1_0-b8";
 constexpr const char* alexnet = "alexnet-b8";
 constexpr const char* vgg = "vgg19-b8";
+#if defined(ECLIP_SANITIZED)  // judging plans takes longer then than all that is tested here
+constexpr const char* quick_plans = "planner.simulate = false";
+#else
+constexpr const char* quick_plans = "";
+#endif
 
 class EclipdProgram : public EclipdTest {
  protected:
@@ -97,7 +102,7 @@ class EclipdProgram : public EclipdTest {
 };
 
 TEST_F(EclipdProgram, TwoToFourWorkersGiveRightValues) {
-  start();
+  start(quick_plans);
   const std::vector<const char*> profiles{shufflenet, alexnet, vgg, alexnet};
   std::vector<std::unique_ptr<ChildProcess>> workers;
   for (std::size_t i = 0; i < 2; ++i)
@@ -160,7 +165,7 @@ TEST_F(EclipdProgram, OnceThereIsAPlanNoKernelBypassesIt) {
 
 TEST_F(EclipdProgram, PlansChangeWhileRequestsAreInFlight) {
   constexpr int rounds = 2;
-  start();
+  start(quick_plans);
   const auto first = steady("first", shufflenet);
   const auto second = steady("second", alexnet);
   ASSERT_TRUE(plans_for(2));
@@ -188,7 +193,7 @@ TEST_F(EclipdProgram, PlansChangeWhileRequestsAreInFlight) {
 }
 
 TEST_F(EclipdProgram, AKilledWorkerLeavesNothingAndTheOthersEndRight) {
-  start();
+  start(quick_plans);
   // An observer: it has a part in the plan, and no requests.
   eclip_connect_options options{};
   options.struct_size = sizeof options;
