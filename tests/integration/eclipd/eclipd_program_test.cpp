@@ -19,11 +19,8 @@ using ::testing::HasSubstr;
 constexpr const char* shufflenet = "shufflenet_v2_x1_0-b8";
 constexpr const char* alexnet = "alexnet-b8";
 constexpr const char* vgg = "vgg19-b8";
-#if defined(ECLIP_SANITIZED)  // judging plans takes longer then than all that is tested here
+/// To simulate plans takes longer than all that is tested with this.
 constexpr const char* quick_plans = "planner.simulate = false";
-#else
-constexpr const char* quick_plans = "";
-#endif
 
 class EclipdProgram : public EclipdTest {
  protected:
