@@ -58,9 +58,9 @@ Result<double> simulated_value(const model::GpuDescription& gpu, std::span<const
 }
 
 /// A row of these streams, predicted and simulated in a closed loop.
-Result<Row> whole_row(const model::GpuDescription& gpu, std::span<const Worker> workers,
-                      const Plan& plan, const RowSearch& search, std::span<const CuMask> masks,
-                      const GroupStreams& streams, const std::function<bool()>& stop) {
+Result<Row> simulated_row(const model::GpuDescription& gpu, std::span<const Worker> workers,
+                          const Plan& plan, const RowSearch& search, std::span<const CuMask> masks,
+                          const GroupStreams& streams, const std::function<bool()>& stop) {
   Row row = search.evaluate(streams);
   const auto outcome =
       simulate_row(gpu, workers, plan.groups, masks, search, LoopOptions{.stop = stop}, row);
@@ -190,7 +190,7 @@ class RowChoice {
     for (WorkerSet active = 1; active <= rows.size(); ++active) {
       if (rows[active - 1] == best_[active - 1]) continue;
       const auto row =
-          whole_row(gpu_, workers_, plan_, search_, masks_, rows[active - 1], loop_.stop);
+          simulated_row(gpu_, workers_, plan_, search_, masks_, rows[active - 1], loop_.stop);
       if (!row) return tl::unexpected(row.error());
       for (const Violation& late : violations_of(workers_, active, *row))
         if (std::none_of(plan_.violations.begin(), plan_.violations.end(),
@@ -264,7 +264,7 @@ Result<Plan> choose_rows(const model::GpuDescription& gpu, std::span<const Worke
   for (WorkerSet active = 1; active <= plan.rows.size(); ++active) {
     Row& row = plan.rows[active - 1];
     if (const GroupStreams& streams = choice.best()[active - 1]; row.streams != streams) {
-      auto whole = whole_row(gpu, planned, plan, search, masks, streams, options.stop);
+      auto whole = simulated_row(gpu, planned, plan, search, masks, streams, options.stop);
       if (!whole) return tl::unexpected(whole.error());
       row = std::move(*whole);
       row.by_arrivals = true;

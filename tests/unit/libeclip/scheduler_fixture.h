@@ -34,6 +34,13 @@ class SchedulerTest : public ::testing::Test {
     return plan_of(first, {{}, streams, {}, streams},
                    static_cast<std::uint32_t>(2 * streams.size()));
   }
+  /// Two such groups that take 10 and 20 us, on whatever stream.
+  WorkerPlan timed_pairs() {
+    WorkerPlan plan = pairs({0, 1});
+    plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
+    plan.slowdown = {0, 1, 1, 1};
+    return plan;
+  }
   void put_in_force(const WorkerPlan& plan) {
     write_plan(*tables, epoch.load() + 1, plan);
     epoch.fetch_add(1);
@@ -65,6 +72,12 @@ class SchedulerTest : public ::testing::Test {
     ASSERT_EQ(scheduler.begin_request(of), Enqueued::yes);
     dispatch(of, first, last);
     ASSERT_EQ(scheduler.end_request(of), Enqueued::yes);
+  }
+  /// One from 1 to 11 us, the one behind it from 12 to 41 us.
+  void complete_two_groups() {
+    sink.complete({0, 1}, PacketSink::Times{1000, 11'000});
+    sink.complete({1, 1}, PacketSink::Times{12'000, 41'000});
+    scheduler.advance();
   }
   void complete_all() {
     sink.complete_all();

@@ -249,14 +249,10 @@ TEST_F(SchedulerTest, TheEarliestDeadlineIsReported) {
 }
 
 TEST_F(SchedulerTest, ReportsHowLongGroupsTakeAgainstThePrediction) {
-  WorkerPlan plan = pairs({0, 1});
-  plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
-  plan.slowdown = {0, 1, 1, 1};
+  const WorkerPlan plan = timed_pairs();
   put_in_force(plan);
   request(program(), 1, 4);
-  sink.complete({0, 1}, PacketSink::Times{1000, 11'000});
-  sink.complete({1, 1}, PacketSink::Times{12'000, 41'000});
-  scheduler.advance();
+  complete_two_groups();
   EXPECT_EQ(report.drift_epoch.load(), 1U);
   EXPECT_EQ(report.group_permille[0].load(), 0U) << "its beginning is not known";
   EXPECT_EQ(report.group_permille[1].load(), 1500U) << "30 us instead of 20";
@@ -267,21 +263,14 @@ TEST_F(SchedulerTest, ReportsHowLongGroupsTakeAgainstThePrediction) {
 }
 
 TEST_F(SchedulerTest, AGroupThatIsNotWholeIsNotCompared) {
-  WorkerPlan plan = pairs({0, 1});
-  plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
-  plan.slowdown = {0, 1, 1, 1};
-  put_in_force(plan);
+  put_in_force(timed_pairs());
   request(program(), 1, 3);
-  sink.complete({0, 1}, PacketSink::Times{1000, 11'000});
-  sink.complete({1, 1}, PacketSink::Times{12'000, 41'000});
-  scheduler.advance();
+  complete_two_groups();
   EXPECT_EQ(report.group_permille[1].load(), 0U);
 }
 
 TEST_F(SchedulerTest, AGroupThatWaitsForAnotherProgramIsNotCompared) {
-  WorkerPlan plan = pairs({0, 1});
-  plan.alone_us = std::vector<std::vector<float>>(PlanTable::max_streams, {10, 20});
-  plan.slowdown = {0, 1, 1, 1};
+  const WorkerPlan plan = timed_pairs();
   for (const bool same_stream : {false, true}) {
     put_in_force(plan);
     Program& other = another();
